@@ -1,0 +1,144 @@
+"""Reads the configuration, builds paths and command lines; no rule in here."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+ROOT = Path(workflow.current_basedir).parent
+sys.path.insert(0, str(ROOT))
+# steps run from any folder and when the workflow is another workflow's module
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))}; ")
+
+from special_steps.digest import digest_of
+from special_steps.errors import UserError
+from special_steps.settings import load
+
+try:
+    settings = load(config)
+except UserError as error:
+    raise WorkflowError(str(error))
+
+SCENES, CLIPS, RUNS = settings["scenes"], settings["clips"], settings["runs"]
+
+
+wildcard_constraints:
+    scene="|".join(SCENES),
+    run="|".join(RUNS),
+    clip="|".join(CLIPS),
+    scale=r"[0-9.]+",
+    seed=r"\d+",
+    input="hsi|rgb",
+    stage=r"pseudo|seed-\d+/(warmup|final)",
+
+
+def flags(options):
+    """Options as a command line; lists and mappings as JSON, unset ones left out."""
+    words = []
+    for name, value in options.items():
+        if value is not None:
+            words += [
+                f"--{name}",
+                value if isinstance(value, str) else json.dumps(value),
+            ]
+    return shlex.join(words)
+
+
+def data_file(path):
+    """A scene's file: absolute as it is; else what a rule here makes; else from the data folder."""
+    return (
+        path if path.startswith("resources/") else os.path.join(settings["data"], path)
+    )
+
+
+def data_files(paths):
+    return [data_file(p) for p in ([paths] if isinstance(paths, str) else paths)]
+
+
+def cube_settings(scene):
+    return {k: v for k, v in SCENES[scene]["cube"].items() if k != "path"}
+
+
+def class_names(scene):
+    return list(SCENES[scene]["classes"])
+
+
+def model_files(clip):
+    """Files that a CLIP is read from: a changed one means other pseudo-labels."""
+    chosen = CLIPS[clip]
+    if chosen["model"] == "bundled":
+        folder = ROOT / "special_steps" / "bundled_clip"
+        return [folder / "model_config.json", folder / "weights.safetensors"]
+    paths = [chosen["model"], chosen["weights"], chosen["jbu_weights"]]
+    return [p for p in paths if p and os.path.isfile(p)]
+
+
+def model_settings(clip):
+    return {k: CLIPS[clip][k] for k in ("model", "weights")}
+
+
+def dense_settings(clip):
+    return {k: v for k, v in CLIPS[clip].items() if k != "templates"}
+
+
+def scale_maps(scene, run):
+    """What fuse averages: the user's own map, or a store for each scale of the run."""
+    own = RUNS[run]["pseudo_labels"]
+    if own:
+        return [data_file(own)]
+    folder = f"results/{scene}/clip/{RUNS[run]['clip']}"
+    return [f"{folder}/scale-{scale}.zarr" for scale in RUNS[run]["scales"]]
+
+
+def stages(run):
+    """All maps of a run, in the order of the method."""
+    trained = [f"seed-{s}/{m}" for s in RUNS[run]["seeds"] for m in ("warmup", "final")]
+    return ["pseudo", *trained]
+
+
+def truth_settings(scene):
+    truth = SCENES[scene]["ground_truth"]
+    return {k: v for k, v in truth.items() if k != "path"}
+
+
+def checks():
+    """Commands that compare each ground truth with its scene's header before any job starts."""
+    for scene, about in SCENES.items():
+        if about["ground_truth"]:
+            options = {"class_names": class_names(scene)}
+            for part in ("cube", "ground_truth"):
+                options[part] = about[part] | {"path": data_files(about[part]["path"])}
+            yield f"python -m special_steps.ground_truth {flags(options)}"
+
+
+def about(scene, run, stage):
+    """Whose map it is, for the summary."""
+    seed, _, name = stage.rpartition("/")
+    seed = int(seed.removeprefix("seed-")) if seed else None
+    return {"scene": scene, "run": run, "seed": seed, "stage": name}
+
+
+def all_metrics():
+    return [
+        f"results/{scene}/{run}/{stage}.metrics.json"
+        for scene in SCENES
+        if SCENES[scene]["ground_truth"]
+        for run in RUNS
+        for stage in stages(run)
+    ]
+
+
+def all_results():
+    folders = [
+        f"results/{scene}/{run}/seed-{seed}"
+        for scene in SCENES
+        for run in RUNS
+        for seed in RUNS[run]["seeds"]
+    ]
+    maps = [
+        f"{f}/{name}" for f in folders for name in ("map.png", "map.tif", "rounds.png")
+    ]
+    return maps + (["results/summary.csv"] if all_metrics() else [])

@@ -1,0 +1,91 @@
+rule rgb:
+    input:
+        "results/{scene}/cube.zarr",
+    output:
+        directory("results/{scene}/rgb.zarr"),
+    log:
+        "logs/{scene}/rgb.log",
+    benchmark:
+        "benchmarks/{scene}/rgb.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        settings=flags(
+            {
+                "wavelengths": settings["rgb"]["wavelengths"],
+                "percentiles": settings["rgb"]["stretch"],
+            }
+        ),
+        code=digest_of("rgb"),
+    shell:
+        "python -m special_steps.rgb --cube {input} --out {output} {params.settings} &> {log}"
+
+
+rule text:
+    input:
+        model=lambda w: model_files(w.clip),
+    output:
+        "results/{scene}/clip/{clip}/text.npz",
+    log:
+        "logs/{scene}/clip/{clip}/text.log",
+    benchmark:
+        "benchmarks/{scene}/clip/{clip}/text.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        model=lambda w: flags(model_settings(w.clip)),
+        settings=lambda w: flags(
+            {
+                "classes": SCENES[w.scene]["classes"],
+                "templates": CLIPS[w.clip]["templates"],
+            }
+        ),
+        code=digest_of("text"),
+    shell:
+        "python -m special_steps.text --out {output} {params.model}"
+        " {params.settings} &> {log}"
+
+
+rule clip_scale:
+    input:
+        rgb="results/{scene}/rgb.zarr",
+        text="results/{scene}/clip/{clip}/text.npz",
+        model=lambda w: model_files(w.clip),
+    output:
+        directory("results/{scene}/clip/{clip}/scale-{scale}.zarr"),
+    log:
+        "logs/{scene}/clip/{clip}/scale-{scale}.log",
+    benchmark:
+        "benchmarks/{scene}/clip/{clip}/scale-{scale}.tsv"
+    conda:
+        "../envs/special.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        settings=lambda w: flags(dense_settings(w.clip)),
+        code=digest_of("clip_scale"),
+    shell:
+        "python -m special_steps.clip_scale --rgb {input.rgb} --text {input.text}"
+        " --scale {wildcards.scale} --out {output} {params.settings} &> {log}"
+
+
+rule fuse:
+    input:
+        maps=lambda w: scale_maps(w.scene, w.run),
+        rgb="results/{scene}/rgb.zarr",
+    output:
+        directory("results/{scene}/{run}/pseudo.zarr"),
+    log:
+        "logs/{scene}/{run}/fuse.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/fuse.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        maps=lambda w, input: flags({"maps": list(map(str, input.maps))}),
+        settings=lambda w: flags({"class_names": class_names(w.scene)}),
+        code=digest_of("fuse"),
+    shell:
+        "python -m special_steps.fuse {params.maps} --rgb {input.rgb} --out {output}"
+        " {params.settings} &> {log}"

@@ -1,0 +1,105 @@
+rule evaluate:
+    input:
+        prediction="results/{scene}/{run}/{stage}.zarr",
+        truth=lambda w: data_files(SCENES[w.scene]["ground_truth"]["path"]),
+    output:
+        metrics="results/{scene}/{run}/{stage}.metrics.json",
+        classes="results/{scene}/{run}/{stage}.classes.csv",
+        confusion="results/{scene}/{run}/{stage}.confusion.csv",
+    log:
+        "logs/{scene}/{run}/{stage}.evaluate.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/{stage}.evaluate.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        settings=lambda w, input: flags(
+            {
+                "paths": list(map(str, input.truth)),
+                "about": about(w.scene, w.run, w.stage),
+            }
+            | truth_settings(w.scene)
+        ),
+        code=digest_of("evaluate"),
+    shell:
+        "python -m special_steps.evaluate --prediction {input.prediction}"
+        " --metrics {output.metrics} --classes {output.classes}"
+        " --confusion {output.confusion} {params.settings} &> {log}"
+
+
+rule export:
+    input:
+        prediction="results/{scene}/{run}/seed-{seed}/final.zarr",
+        rgb="results/{scene}/rgb.zarr",
+    output:
+        classes="results/{scene}/{run}/seed-{seed}/map.tif",
+        confidence="results/{scene}/{run}/seed-{seed}/confidence.tif",
+        picture=report(
+            "results/{scene}/{run}/seed-{seed}/map.png",
+            caption="../workflow/report/map.rst",
+            category="Maps",
+            subcategory="{scene}",
+            labels={"run": "{run}", "seed": "{seed}"},
+        ),
+    log:
+        "logs/{scene}/{run}/seed-{seed}/export.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/seed-{seed}/export.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        code=digest_of("export"),
+    shell:
+        "python -m special_steps.export --prediction {input.prediction} --rgb {input.rgb}"
+        " --classes {output.classes} --confidence {output.confidence}"
+        " --picture_file {output.picture} &> {log}"
+
+
+rule curves:
+    input:
+        "results/{scene}/{run}/seed-{seed}/warmup.csv",
+        "results/{scene}/{run}/seed-{seed}/refine.csv",
+    output:
+        report(
+            "results/{scene}/{run}/seed-{seed}/rounds.png",
+            caption="../workflow/report/rounds.rst",
+            category="Training",
+            subcategory="{scene}",
+            labels={"run": "{run}", "seed": "{seed}"},
+        ),
+    log:
+        "logs/{scene}/{run}/seed-{seed}/curves.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/seed-{seed}/curves.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        rounds=lambda w, input: flags({"rounds": list(map(str, input))}),
+        code=digest_of("curves"),
+    shell:
+        "python -m special_steps.curves {params.rounds} --picture {output} &> {log}"
+
+
+rule summary:
+    input:
+        all_metrics(),
+    output:
+        csv="results/summary.csv",
+        markdown="results/summary.md",
+        html=report(
+            "results/summary.html",
+            caption="../workflow/report/summary.rst",
+            category="Accuracy",
+        ),
+    log:
+        "logs/summary.log",
+    benchmark:
+        "benchmarks/summary.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        metrics=lambda w, input: flags({"metrics": list(map(str, input))}),
+        code=digest_of("summary"),
+    shell:
+        "python -m special_steps.summary {params.metrics} --csv {output.csv}"
+        " --markdown {output.markdown} --html {output.html} &> {log}"

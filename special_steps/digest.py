@@ -1,0 +1,58 @@
+"""Digests of the code that a step runs: Snakemake does not see a changed import by itself."""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def _file(module: str) -> Path | None:
+    """Source file of a module of this package, None for others."""
+    parts = module.split(".")
+    if parts[0] != PACKAGE.name:
+        return None
+    path = PACKAGE.joinpath(*parts[1:])
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@cache
+def _imports(path: Path) -> frozenset[Path]:
+    """Files of this package that a file imports, anywhere in its text."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(file for name in names if (file := _file(name)))
+
+
+def closure(module: str) -> list[Path]:
+    """Files that `special_steps.<module>` runs, itself first, then sorted.
+
+    Raises:
+        ValueError: when there is no such module.
+    """
+    start = _file(f"{PACKAGE.name}.{module}")
+    if start is None:
+        raise ValueError(f"no module {module} in {PACKAGE}")
+    found, todo = {start}, [start]
+    while todo:
+        new = _imports(todo.pop()) - found
+        found |= new
+        todo += new
+    return [start, *sorted(found - {start})]
+
+
+@cache
+def digest_of(module: str) -> str:
+    """Digest of the source of a module and of all that it imports from this package."""
+    digest = hashlib.sha256()
+    for path in closure(module):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

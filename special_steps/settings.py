@@ -1,0 +1,167 @@
+"""The configuration: one schema, checked early, with every default filled in."""
+
+import copy
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from special_steps.errors import UserError
+
+SCHEMA = Path(__file__).resolve().parent.parent / "workflow" / "schemas" / "config.schema.yaml"
+
+
+def schema() -> dict[str, Any]:
+    """Read the schema."""
+    return yaml.safe_load(SCHEMA.read_text())
+
+
+def load(config: dict[str, Any]) -> dict[str, Any]:
+    """Check `config`, fill in defaults, and give each run the settings that it does not override.
+
+    Scenes' classes become mappings from name to synonyms. Raises UserError naming the setting and the fix.
+    """
+    rules = schema()
+    config = copy.deepcopy(config)
+    _check(config, rules)
+    shared = rules["properties"]["runs"]["additionalProperties"]["properties"]
+    runs = {}
+    for name, overrides in config.get("runs", {"hsi": {}}).items():
+        common = {key: config[key] for key in shared if key in config}
+        runs[name] = _merge(common, overrides)
+    config["runs"] = runs
+    config = _filled(config, rules, rules)
+    for name, scene in config["scenes"].items():
+        scene["classes"] = _classes(scene["classes"], f"scenes.{name}.classes")
+        _check_labels(scene, f"scenes.{name}.ground_truth.labels")
+    for name, run in config["runs"].items():
+        _check_run(run, config, f"runs.{name}")
+    return config
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, section by section."""
+    merged = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def _resolve(rule: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    for part in rule.get("$ref", "#").split("/")[1:]:
+        root = root[part]
+    return root if "$ref" in rule else rule
+
+
+def _filled(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> Any:
+    """A copy of `value` with the schema's defaults in every mapping."""
+    rule = _resolve(rule, root)
+    if not isinstance(value, dict):
+        return value
+    known = {k: _resolve(r, root) for k, r in rule.get("properties", {}).items()}
+    defaults = {k: copy.deepcopy(r["default"]) for k, r in known.items() if "default" in r}
+    other = rule.get("additionalProperties") or {}
+    return {k: _filled(v, known.get(k, other), root) for k, v in (defaults | value).items()}
+
+
+def _check(config: Any, rules: dict[str, Any]) -> None:
+    errors = sorted(Draft202012Validator(rules).iter_errors(config), key=lambda e: len(e.path))
+    if errors:
+        raise UserError("config: " + "; ".join(_told(e) for e in errors[:3]))
+
+
+def _told(error: ValidationError) -> str:
+    where = ".".join(str(p) for p in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema.get("properties", {}))
+        unknown = [k for k in error.instance if k not in known]
+        close = difflib.get_close_matches(str(unknown[0]), known, 1) if unknown else []
+        hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
+        return f"{where}: unknown setting '{unknown[0]}'; {hint}"
+    if error.validator == "minItems" and not error.instance:
+        return f"{where}: the list is empty; name at least one"
+    told = error.schema.get("description")
+    return f"{where}: {error.message}" + (f" ({told})" if told else "")
+
+
+def _classes(entries: list[str | dict[str, list[str]]], where: str) -> dict[str, list[str]]:
+    classes: dict[str, list[str]] = {}
+    seen: dict[str, str] = {}
+    for entry in entries:
+        ((name, synonyms),) = entry.items() if isinstance(entry, dict) else ((entry, []),)
+        for phrase in (name, *synonyms):
+            key = " ".join(phrase.lower().split())
+            if not key:
+                raise UserError(f"config: {where}: a class name is blank; give it a word")
+            if key in seen:
+                raise UserError(
+                    f"config: {where}: '{phrase}' stands twice (in '{seen[key]}' and '{name}');"
+                    " remove one"
+                )
+            seen[key] = name
+        classes[name] = list(synonyms)
+    if len(classes) > 255:
+        raise UserError(f"config: {where}: {len(classes)} classes; a map holds at most 255")
+    return classes
+
+
+def _check_labels(scene: dict[str, Any], where: str) -> None:
+    truth = scene["ground_truth"]
+    if truth is None:
+        return
+    names = list(scene["classes"])
+    if not truth["labels"]:
+        raise UserError(f"config: {where}: say which label each class has, by class name")
+    for name in truth["labels"]:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"classes: {', '.join(names)}"
+            raise UserError(f"config: {where}: '{name}' is not a class of the scene; {hint}")
+
+
+def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
+    if run["clip"] not in config["clips"]:
+        known = ", ".join(config["clips"])
+        raise UserError(f"config: {where}.clip: no '{run['clip']}' in clips; there are: {known}")
+    training = run["training"]
+    if training["warmup_rounds"] >= training["rounds"]:
+        raise UserError(
+            f"config: {where}.training.warmup_rounds: {training['warmup_rounds']} of"
+            f" {training['rounds']} rounds leaves no refinement; make it smaller"
+        )
+    if run["classifier"]["hidden"] % run["classifier"]["tokens"]:
+        raise UserError(f"config: {where}.classifier.hidden: must be a multiple of tokens")
+
+
+def table() -> str:
+    """The settings as a Markdown table: name, default, meaning (README holds it, a test compares)."""
+    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for name, default, meaning in _rows(schema(), ""):
+        lines.append(f"| `{name}` | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rows(rule: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for key, inner in rule.get("properties", {}).items():
+        if "$ref" in inner:
+            continue
+        name = f"{prefix}{key}"
+        default = inner.get("default", "")
+        shown = (
+            "" if isinstance(default, dict) else yaml.safe_dump(default, default_flow_style=True)
+        )
+        shown = shown.replace("\n...", "").strip()
+        yield name, f"`{shown}`" if "default" in inner and shown else "", inner["description"]
+        yield from _rows(inner, f"{name}.")
+        other = inner.get("additionalProperties")
+        if isinstance(other, dict) and "properties" in other:
+            yield from _rows(other, f"{name}.NAME.")
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -1,0 +1,159 @@
+"""The store contract: every result on disk is whole, described and checked, or it is not there.
+
+A Zarr v3 directory holds named arrays with named dimensions; its attributes say what made it. It is written to a
+temporary sibling, fsynced and renamed, so that a reader (or a second writer) never meets half of it.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from special_steps import __version__
+from special_steps.errors import UserError
+
+TILE = 256  # pixels along y and x of a chunk
+PACKAGES = ("numpy", "zarr", "torch", "open_clip_torch", "scikit-learn", "rasterio", "numba")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; put it in place, fsynced, when the block ends without an error.
+
+    Works for files and directories, and keeps the suffix, which writers like GDAL and NumPy look at. Two writers of
+    the same path do not disturb each other: the one that ends last wins, whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    _remove(temporary)
+    try:
+        yield temporary
+        for folder, _, files in os.walk(temporary):
+            for name in files:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+        if temporary.is_file():
+            _sync(temporary)
+        _replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _replace(new: Path, path: Path) -> None:
+    if new.is_dir() and path.exists():  # rename(2) does not replace a directory that has files
+        old = path.with_name(f".old-{os.getpid()}-{path.name}")
+        os.rename(path, old)
+        os.rename(new, path)
+        _remove(old)
+    else:
+        os.replace(new, path)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, or, of a store, the digest that it was given when it was written."""
+    path = Path(path)
+    if path.is_dir():
+        return str(open_store(path).attrs["digest"])
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def new_store(
+    path: Path,
+    *,
+    step: str,
+    settings: Mapping[str, Any],
+    inputs: Sequence[Path],
+    attributes: Mapping[str, Any] | None = None,
+) -> Iterator[zarr.Group]:
+    """Yield an empty Zarr group to fill; it appears at `path`, marked complete, when the block ends well.
+
+    `settings` and `attributes` must be JSON-able; digests of `inputs` (files or stores) are recorded with the
+    versions of the packages at work. The store's own digest is over settings, inputs and written bytes.
+    """
+    with aside(path) as temporary:
+        group = zarr.create_group(temporary)
+        group.attrs.update(attributes or {})
+        yield group
+        provenance = {
+            "step": step,
+            "settings": dict(settings),
+            "inputs": {str(p): file_digest(p) for p in inputs},
+            "versions": {"special": __version__} | _versions(),
+        }
+        digest = hashlib.sha256()
+        for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
+            digest.update(str(file.relative_to(temporary)).encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        group.attrs.update(provenance=provenance, digest=digest.hexdigest(), complete=True)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def create_array(
+    group: zarr.Group, name: str, shape: Sequence[int], dims: Sequence[str], dtype: str = "float32"
+) -> zarr.Array:
+    """Add an array chunked for tile access: 256 x 256 pixels along y and x, other dimensions whole."""
+    chunks = tuple(min(n, TILE) if d in ("y", "x") else n for n, d in zip(shape, dims, strict=True))
+    return group.create_array(
+        name, shape=tuple(shape), chunks=chunks, dtype=dtype, dimension_names=list(dims)
+    )
+
+
+def write_array(group: zarr.Group, name: str, data: np.ndarray, dims: Sequence[str]) -> None:
+    """Add `data` as a whole array with the dimension names `dims`."""
+    create_array(group, name, data.shape, dims, str(data.dtype))[:] = data
+
+
+def open_store(path: Path, **dims: Sequence[str]) -> zarr.Group:
+    """Open a store for reading; `name=("band", "y", "x")` asks for an array with these dimensions.
+
+    Raises UserError naming the file when it is missing, incomplete or holds something else.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise UserError(f"{path}: no such store; run the workflow, which makes it")
+    try:
+        group = zarr.open_group(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a Zarr store ({error}); delete it and run again") from error
+    if group.attrs.get("complete") is not True:
+        raise UserError(f"{path}: the store is not complete; delete it and run again")
+    for name, wanted in dims.items():
+        if name not in group:
+            raise UserError(f"{path}: no array '{name}' in the store; delete it and run again")
+        found = tuple(group[name].metadata.dimension_names or ())
+        if found != tuple(wanted):
+            raise UserError(f"{path}: array '{name}' has dimensions {found}, expected {wanted}")
+    return group
