@@ -58,6 +58,13 @@ def data_files(paths):
     return [data_file(p) for p in ([paths] if isinstance(paths, str) else paths)]
 
 
+def headers(paths):
+    """ENVI headers beside the user's files: an edited header means another cube."""
+    users = [p for p in paths if not p.startswith("resources/")]
+    beside = [h for p in users for h in (Path(p).with_suffix(".hdr"), Path(f"{p}.hdr"))]
+    return [str(h) for h in beside if h.is_file() and str(h) not in paths]
+
+
 def cube_settings(scene):
     return {k: v for k, v in SCENES[scene]["cube"].items() if k != "path"}
 

@@ -18,7 +18,8 @@ rule demo:
 
 rule ingest:
     input:
-        lambda w: data_files(SCENES[w.scene]["cube"]["path"]),
+        cube=lambda w: data_files(SCENES[w.scene]["cube"]["path"]),
+        headers=lambda w: headers(data_files(SCENES[w.scene]["cube"]["path"])),
     output:
         directory("results/{scene}/cube.zarr"),
     log:
@@ -28,7 +29,7 @@ rule ingest:
     conda:
         "../envs/special.yaml"
     params:
-        paths=lambda w, input: flags({"cube": list(map(str, input))}),
+        paths=lambda w, input: flags({"cube": list(map(str, input.cube))}),
         settings=lambda w: flags(cube_settings(w.scene)),
         code=digest_of("ingest"),
     shell:
