@@ -1,0 +1,311 @@
+"""Dense CLIP: a cosine with every phrase at every pixel, from an image model that was trained for one per image.
+
+Features of patches (ViT) or feature-map cells (convolutional towers), upsampled, in sliding windows. The attention
+kinds and the window pipeline are SegEarth-OV's (arXiv 2410.01768) and, of its baselines, SCLIP's (2312.01597),
+ClearCLIP's (2407.12442) and MaskCLIP's (2112.01071). Reads open_clip's modules; changes none.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from special_steps.clip_model import Clip
+from special_steps.errors import UserError
+from special_steps.upsample import Upsampler
+
+ATTENTION = ("segearth", "sclip", "clearclip", "maskclip", "vanilla")
+PRECISION = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Features = tuple[torch.Tensor, torch.Tensor | None]  # cells (n, dim, h, w), class token (n, dim)
+
+
+class Encoder(NamedTuple):
+    """Dense features of normalised images, and what the windows must fit."""
+
+    features: Callable[[torch.Tensor], Features]
+    patch: int  # pixels along a cell's side: images must be multiples of it
+    dim: int  # feature channels
+    device: torch.device
+
+
+def make_encoder(clip: Clip, attention: str = "segearth", precision: str = "fp32") -> Encoder:
+    """The dense encoder of a CLIP model's image tower.
+
+    Args:
+        clip: the model.
+        attention: one of ATTENTION, for the last block of a ViT; convolutional towers have none.
+        precision: fp32, or fp16 or bf16 autocast, which only CUDA has.
+
+    Raises:
+        UserError: for an unknown attention or precision, and image towers without dense features.
+    """
+    if attention not in ATTENTION:
+        raise UserError(f"unknown attention '{attention}'; choose one of {', '.join(ATTENTION)}")
+    if precision not in PRECISION:
+        raise UserError(f"unknown precision '{precision}'; choose one of {', '.join(PRECISION)}")
+    tower = clip.model.visual
+    if isinstance(tower, VisionTransformer) and _is_plain(tower):
+        positions: dict[tuple[int, int], torch.Tensor] = {}
+
+        def dense(images: torch.Tensor) -> Features:
+            grid = (images.shape[-2] // patch, images.shape[-1] // patch)
+            if grid not in positions:
+                positions[grid] = resized_positions(tower, *grid)
+            return vit_features(tower, images, attention, positions[grid])
+
+        patch, dim = tower.patch_size[0], tower.output_dim
+    elif isinstance(tower, ModifiedResNet):
+        patch, dim, dense = 32, tower.output_dim, partial(resnet_features, tower)
+    elif isinstance(tower, TimmModel):
+        patch, dim = _probe(tower, clip)
+        dense = partial(timm_features, tower)
+    else:
+        raise _unsupported(clip)
+    dtype = PRECISION[precision] if clip.device.type == "cuda" else None
+
+    def features(images: torch.Tensor) -> Features:
+        cast = torch.autocast("cuda", dtype) if dtype else contextlib.nullcontext()
+        with torch.inference_mode(), cast:
+            cells, token = dense(images)
+            return cells.float(), None if token is None else token.float()
+
+    return Encoder(features, patch, dim, clip.device)
+
+
+def _unsupported(clip: Clip) -> UserError:
+    tower = clip.model.visual
+    kind = type(getattr(tower, "trunk", tower)).__name__
+    return UserError(
+        f"model {clip.name}: image tower {kind} has no dense features here; supported are open_clip's"
+        " own ViTs (ViT-B-16, ...), ResNets (RN50, ...), and timm's convolutional towers (convnext_*)"
+    )
+
+
+# --- vision transformers -----------------------------------------------------------------------
+
+
+def _is_plain(tower: VisionTransformer) -> bool:
+    """Whether the tower has the standard blocks that vit_features takes apart."""
+    attention = getattr(tower.transformer.resblocks[-1], "attn", None)
+    plain = isinstance(attention, nn.MultiheadAttention) and attention.in_proj_weight is not None
+    return plain and tower.attn_pool is None and tower.patch_size[0] == tower.patch_size[1]
+
+
+def resized_positions(tower: VisionTransformer, h: int, w: int) -> torch.Tensor:
+    """Position embeddings (1 + h w, width) of an h x w grid, resized bicubically if need be.
+
+    The target size is given as it is. The published code gives (h + 0.1) / h0 as a scale factor
+    instead (a guard against rounding down that DINO started), which samples at slightly other
+    places: tests/unit/test_dense.py measures the difference.
+    """
+    own = tower.positional_embedding
+    if (h, w) == tuple(tower.grid_size):
+        return own
+    grid = own[1:].T.reshape(1, -1, *tower.grid_size)
+    grid = F.interpolate(grid, (h, w), mode="bicubic", antialias=False)
+    return torch.cat([own[:1], grid[0].flatten(1).T])
+
+
+def vit_features(
+    tower: VisionTransformer, images: torch.Tensor, attention: str, positions: torch.Tensor
+) -> Features:
+    """Patch features and class token of a ViT, both after ln_post and projection, not normalised.
+
+    All blocks but the last run as they are. Of the last one only the attention is kept (no
+    residual, no MLP), with other weights than q k': see _attend.
+
+    Args:
+        tower: open_clip's module.
+        images: (n, 3, H, W), normalised; H and W multiples of the patch.
+        attention: one of ATTENTION.
+        positions: (1 + patches, width), of resized_positions.
+
+    Returns:
+        (n, dim, H / patch, W / patch) and (n, dim).
+    """
+    patches = tower.conv1(images)
+    n, width, h, w = patches.shape
+    first = tower.class_embedding.expand(n, 1, width)
+    x = tower.ln_pre(torch.cat([first, patches.flatten(2).mT], 1) + positions)
+    *blocks, last = tower.transformer.resblocks
+    for block in blocks:
+        x = block(x)
+    x = last.ls_1(_attend(last.attn, last.ln_1(x), attention))
+    x = tower.ln_post(x) @ tower.proj
+    token = x[:, 0] if tower.pool_type == "tok" else None  # untrained where patches are averaged
+    return x[:, 1:].mT.unflatten(2, (h, w)), token
+
+
+def _attend(module: nn.MultiheadAttention, x: torch.Tensor, attention: str) -> torch.Tensor:
+    """Self-attention with the weights of `attention`; several softmaxes are summed, not averaged."""
+    heads = (module.num_heads, -1)
+    q, k, v = F.linear(x, module.in_proj_weight, module.in_proj_bias).chunk(3, -1)
+    q, k, v = (t.unflatten(-1, heads).transpose(1, 2) for t in (q, k, v))
+    pairs = {
+        "segearth": ((q, q), (k, k), (v, v)),
+        "sclip": ((q, q), (k, k)),
+        "clearclip": ((q, q),),
+        "vanilla": ((q, k),),
+        "maskclip": (),  # each token sees itself only
+    }[attention]
+    mixed = sum(F.scaled_dot_product_attention(a, b, v) for a, b in pairs) if pairs else v
+    return module.out_proj(mixed.transpose(1, 2).flatten(2))
+
+
+# --- convolutional towers ----------------------------------------------------------------------
+
+
+def timm_features(tower: TimmModel, images: torch.Tensor) -> Features:
+    """Feature map of a convolutional timm tower, each cell through the tower's own head.
+
+    A cell is given to the head as an image of one pixel, of which the pooling is the cell itself;
+    so its norm and projection apply, whatever they are called.
+
+    Args:
+        tower: open_clip's module.
+        images: (n, 3, H, W), normalised.
+
+    Returns:
+        (n, dim, h, w), not normalised, and no class token.
+    """
+    cells = tower.trunk.forward_features(images).permute(0, 2, 3, 1)  # (n, h, w, channel)
+    embedded = tower.head(tower.trunk.forward_head(cells.flatten(0, 2)[:, :, None, None]))
+    return embedded.unflatten(0, cells.shape[:3]).permute(0, 3, 1, 2), None
+
+
+def resnet_features(tower: ModifiedResNet, images: torch.Tensor) -> Features:
+    """Feature map of OpenAI's ResNets; each cell through the pool's value and output projections.
+
+    That is MaskCLIP's way: attention pooling without the attention.
+    """
+    x = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
+    pool = tower.attnpool
+    return pool.c_proj(pool.v_proj(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2), None
+
+
+@torch.inference_mode()
+def _probe(tower: TimmModel, clip: Clip) -> tuple[int, int]:
+    """Patch size and feature channels of a timm tower, found out with an empty image."""
+    images = torch.zeros(1, 3, *tower.image_size, device=clip.device)
+    cells = tower.trunk.forward_features(images)
+    convolutional = cells.ndim == 4 and cells.shape[1] == tower.trunk.num_features
+    if not convolutional or hasattr(tower.head, "pool"):  # tokens, channels last; attention pool
+        raise _unsupported(clip)
+    patch = round(images.shape[-1] / cells.shape[-1])
+    return patch, timm_features(tower, images)[0].shape[1]
+
+
+# --- windows -----------------------------------------------------------------------------------
+
+
+def window_starts(size: int, window: int, stride: int) -> list[int]:
+    """First pixels of the windows along one side; the last window is shifted back to fit."""
+    steps = -(-max(size - window, 0) // stride)
+    return [min(i * stride, max(size - window, 0)) for i in range(steps + 1)]
+
+
+def slide(
+    image: np.ndarray,
+    encoder: Encoder,
+    text: torch.Tensor,
+    upsampler: Upsampler,
+    *,
+    window: int = 224,
+    stride: int = 112,
+    class_token_weight: float = -0.3,
+    batch: int = 8,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Mean cosine of every pixel with every phrase, band of rows by band of rows.
+
+    Only one row of windows is held at a time; rows are yielded as soon as no further window
+    covers them. An image smaller than a window is padded to it on both sides by reflection
+    (as often as it takes); the published code would shrink the window.
+
+    Args:
+        image: (3, H, W) float32, normalised for the model.
+        encoder: dense encoder.
+        text: (phrase, dim), normalised.
+        upsampler: of make_upsampler.
+        window: side of a window in pixels.
+        stride: step between windows in pixels, at most `window`.
+        class_token_weight: factor of the class token's cosine, which is added in the whole window.
+        batch: windows that go through the model together.
+
+    Yields:
+        First row, and cosines (phrase, rows, W) float32.
+    """
+    if not 0 < stride <= window:
+        raise UserError(f"stride {stride} must be positive and at most window {window}")
+    h, w = image.shape[1:]
+    before = [max(window - n, 0) // 2 for n in (h, w)]
+    after = [max(window - n, 0) - b for n, b in zip((h, w), before, strict=True)]
+    image = np.pad(image, [(0, 0), *zip(before, after, strict=True)], mode="reflect")
+    height, width = image.shape[1:]
+    tops, lefts = window_starts(height, window, stride), window_starts(width, window, stride)
+    total = np.zeros((len(text), window, width), np.float32)
+    counts = np.zeros((window, width), np.float32)
+    progress = tqdm(total=len(tops) * len(lefts), desc="windows", disable=None)
+    for top, following in zip(tops, [*tops[1:], height], strict=True):
+        for first in range(0, len(lefts), batch):
+            columns = lefts[first : first + batch]
+            crops = np.stack([image[:, top : top + window, x : x + window] for x in columns])
+            images = torch.from_numpy(crops).to(encoder.device)
+            cosines = window_cosines(images, encoder, text, upsampler, class_token_weight)
+            for x, cosine in zip(columns, cosines.cpu().numpy(), strict=True):
+                total[:, :, x : x + window] += cosine
+                counts[:, x : x + window] += 1
+            progress.update(len(columns))
+        done = following - top  # rows that no further window covers
+        mean = total[:, :done] / counts[:done]
+        yield top, mean[:, before[0] : before[0] + h, before[1] : before[1] + w]
+        total = np.concatenate([total[:, done:], np.zeros_like(total[:, :done])], 1)
+        counts = np.concatenate([counts[done:], np.zeros_like(counts[:done])])
+    progress.close()
+
+
+@torch.inference_mode()
+def window_cosines(
+    images: torch.Tensor,
+    encoder: Encoder,
+    text: torch.Tensor,
+    upsampler: Upsampler,
+    class_token_weight: float = -0.3,
+) -> torch.Tensor:
+    """Cosine of every pixel of the windows with every phrase, plus the weighted global bias.
+
+    Windows that are no multiple of the patch are padded on both sides with the model's mean colour,
+    as published. Where the upsampler ends at another size, the cosines are resized bilinearly.
+
+    Args:
+        images: (n, 3, H, W), normalised.
+        encoder: dense encoder.
+        text: (phrase, dim), normalised.
+        upsampler: of make_upsampler.
+        class_token_weight: factor of the class token's cosines.
+
+    Returns:
+        (n, phrase, H, W).
+    """
+    h, w = images.shape[-2:]
+    top, left = (-h % encoder.patch) // 2, (-w % encoder.patch) // 2
+    images = F.pad(images, (left, -w % encoder.patch - left, top, -h % encoder.patch - top))
+    cells, token = encoder.features(images)
+    # One window at a time from here: what is known of every pixel is large.
+    found = [upsampler(c[None], text, i[None]) for c, i in zip(cells, images, strict=True)]
+    cosines = torch.cat(found)
+    if cosines.shape[-2:] != images.shape[-2:]:
+        cosines = F.interpolate(cosines, images.shape[-2:], mode="bilinear")
+    if token is not None:
+        bias = F.normalize(token, dim=1) @ text.T
+        cosines = cosines + class_token_weight * bias[:, :, None, None]
+    return cosines[:, :, top : top + h, left : left + w]

@@ -1,0 +1,276 @@
+"""Upsampling of patch features to pixels: bilinear, guided (weight-free) and jbu (learned).
+
+What is wanted in the end is the cosine of each pixel's features with a few phrases. Each upsampling is a linear filter
+over the cells of the feature map, with weights that do not look at the features. So neither needs the 512 or more
+feature channels at every pixel: the products with the phrases and the lengths follow from products of cells. The result
+is that of the plain way, up to rounding (tests/unit/test_upsample.py).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from special_steps.clip_model import read_state
+from special_steps.errors import UserError
+
+METHODS = ("bilinear", "guided", "jbu", "none")
+REACH = 2  # cells that the guided filter looks at in each direction: 5 x 5
+SPATIAL = 0.6  # its spatial standard deviation in cells: between bilinear's 0.41 and visible blur
+RANGE = 0.1  # its range standard deviation per colour of an RGB image in [0, 1]
+
+# Cells (n, dim, h, w), phrases (phrase, dim) normalised, and the window (n, 3, H, W) as the model
+# sees it -> cosines (n, phrase, H', W'), where H' x W' is near H x W: exactly that for bilinear,
+# 16 h x 16 w for jbu, a whole number times h x w for guided, h x w for none.
+Upsampler = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def make_upsampler(
+    method: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    jbu_state: dict[str, torch.Tensor] | None = None,
+) -> Upsampler:
+    """The upsampler of that name, for images normalised by `mean` and `std`."""
+    if method == "none":
+        return lambda cells, text, image: cosines_of_filter(lambda x: x, cells, text)
+    if method == "bilinear":
+        return lambda cells, text, image: cosines_of_filter(
+            lambda x: F.interpolate(x, image.shape[-2:], mode="bilinear"), cells, text
+        )
+    if method == "guided":
+        return lambda cells, text, image: guided(cells, text, _colours(image, mean, std))
+    if method != "jbu":
+        raise UserError(f"unknown upsampling '{method}'; choose one of {', '.join(METHODS)}")
+    if jbu_state is None:
+        raise UserError("upsampling jbu needs jbu_weights, the checkpoint of a learned upsampler")
+    weight = 0.1 * jbu_state["fixup_proj.1.weight"][:, :, 0, 0]
+    bias = 0.1 * jbu_state["fixup_proj.1.bias"]
+    return lambda cells, text, image: cosines_of_filter(
+        lambda x: jbu_filter(jbu_state, x, image), cells, text, weight, bias
+    )
+
+
+def _colours(image: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """Undo the model's normalisation: back to [0, 1]."""
+    return image * image.new_tensor(std).view(3, 1, 1) + image.new_tensor(mean).view(3, 1, 1)
+
+
+def cosines_of_filter(
+    filter_: Callable[[torch.Tensor], torch.Tensor],
+    cells: torch.Tensor,
+    text: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Cosines of filtered features with phrases.
+
+    The filter sees the coordinates of the features in an orthonormal basis of the window's own
+    cells: fewer channels (at most 196 for 14 x 14 cells), the same lengths and products.
+
+    Args:
+        filter_: linear, (n, channel, h, w) -> (n, channel, H, W), the same for every channel.
+        cells: (n, dim, h, w).
+        text: (phrase, dim), normalised.
+        weight: (dim, dim); filtered features f become f + weight f + bias. None: they stay f.
+        bias: (dim,).
+
+    Returns:
+        (n, phrase, H, W).
+    """
+    h, w = cells.shape[-2:]
+    matrix = cells.flatten(2)  # (n, dim, cell)
+    if weight is not None:
+        matrix = torch.cat([matrix + weight @ matrix, bias.expand(len(cells), -1)[..., None]], 2)
+    basis, coordinates = torch.linalg.qr(matrix)
+    pixels = filter_(coordinates[:, :, : h * w].unflatten(2, (h, w)))
+    if weight is not None:
+        pixels = pixels + coordinates[:, :, h * w :, None]
+    products = (text @ basis) @ pixels.flatten(2)
+    lengths = torch.linalg.vector_norm(pixels, dim=1).clamp(min=1e-12)
+    return products.unflatten(2, pixels.shape[-2:]) / lengths[:, None]
+
+
+# --- guided: joint bilateral upsampling without learned weights --------------------------------
+
+
+def guided(cells: torch.Tensor, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Cosines with phrases of features upsampled along the image's edges.
+
+    A pixel's features are a weighted mean of the 5 x 5 cells around its own: see guided_weights.
+    Its product with a phrase is the mean of the cells' products; its length is w' G w, with G the
+    25 x 25 products of the neighbours among each other.
+
+    Args:
+        cells: (n, dim, h, w).
+        text: (phrase, dim), normalised.
+        image: (n, 3, H, W), RGB in [0, 1].
+
+    Returns:
+        (n, phrase, h s, w s), s = H / h rounded.
+    """
+    h, w = cells.shape[-2:]
+    weights = guided_weights(image, h, w)  # (n, h w, s s, taps)
+    near = _neighbours(cells)  # (n, h w, taps, dim)
+    products = weights @ (near @ text.T)  # (n, h w, s s, phrase)
+    squares = ((weights @ (near @ near.mT)) * weights).sum(-1, keepdim=True)
+    cosines = products / squares.clamp(min=1e-24).sqrt()
+    s = round(weights.shape[2] ** 0.5)
+    return F.pixel_shuffle(cosines.permute(0, 3, 2, 1).flatten(1, 2).unflatten(2, (h, w)), s)
+
+
+def guided_weights(image: torch.Tensor, h: int, w: int) -> torch.Tensor:
+    """Weights of the cells around each pixel, a softmax of -d^2 / 2 SPATIAL^2 - c^2 / 2 RANGE^2.
+
+    d is the distance from the pixel to the cell's centre in cells, c the distance between the
+    pixel's colour and the cell's mean colour. So a pixel at an edge takes the features of the cells
+    that look like it. Cells outside the map have no weight.
+
+    Args:
+        image: (n, 3, H, W), RGB in [0, 1]; resized to h s x w s, s = H / h rounded.
+        h: cells along y.
+        w: cells along x.
+
+    Returns:
+        (n, h w, s s, 25): for every cell, for every pixel in it.
+    """
+    s = max(round(image.shape[-2] / h), round(image.shape[-1] / w), 1)
+    if image.shape[-2:] != (h * s, w * s):
+        image = F.interpolate(image, (h * s, w * s), mode="bilinear", antialias=True)
+    pixels = F.pixel_unshuffle(image, s).unflatten(1, (3, s * s)).flatten(3)  # (n, 3, s s, h w)
+    centres = _neighbours(F.avg_pool2d(image, s))  # (n, h w, taps, 3)
+    colour = (pixels.permute(0, 3, 2, 1)[:, :, :, None] - centres[:, :, None]).square().sum(-1)
+    inside = _neighbours(image.new_ones(1, 1, h, w))[..., 0]  # (1, h w, taps)
+    place = (torch.arange(s, device=image.device) + 0.5) / s - 0.5
+    step = torch.arange(-REACH, REACH + 1, device=image.device)
+    along = (place[:, None] - step).square()  # (s, side)
+    distance = along[:, None, :, None] + along[None, :, None, :]  # (s, s, side, side)
+    logits = -colour / (2 * RANGE**2) - distance.reshape(s * s, -1) / (2 * SPATIAL**2)
+    return logits.masked_fill_(inside[:, :, None] == 0, -torch.inf).softmax(-1)
+
+
+def _neighbours(cells: torch.Tensor) -> torch.Tensor:
+    """The 5 x 5 cells around each cell, zero outside: (n, channel, h, w) -> (n, h w, 25, channel)."""
+    side = 2 * REACH + 1
+    patches = F.unfold(cells, side, padding=REACH)
+    return patches.unflatten(1, (cells.shape[1], side * side)).permute(0, 3, 2, 1)
+
+
+# --- learned joint bilateral upsampling --------------------------------------------------------
+
+
+def load_jbu(path: Path, device: torch.device, dim: int) -> dict[str, torch.Tensor]:
+    """Read the state dict of a learned upsampler: SimFeatUp's (`up.*`) or FeatUp's (`up1.*` ...).
+
+    Args:
+        path: .safetensors, or .pt and the like; keys may carry a prefix `upsampler.`.
+        device: where to put it.
+        dim: feature channels of the CLIP model.
+
+    Raises:
+        UserError: for files that hold something else, or an upsampler of another model.
+    """
+    state = {k.removeprefix("upsampler."): v.float() for k, v in read_state(path).items()}
+    parts = ("range_temp", "sigma_spatial", "range_proj.0.weight", "range_proj.0.bias")
+    parts += ("range_proj.3.weight", "range_proj.3.bias", "fixup_proj.0.weight")
+    parts += ("fixup_proj.0.bias", "fixup_proj.3.weight", "fixup_proj.3.bias")
+    modules = ("up",) if "up.range_temp" in state else ("up1", "up2", "up3", "up4")
+    wanted = [f"{module}.{part}" for module in modules for part in parts]
+    missing = [k for k in [*wanted, "fixup_proj.1.weight", "fixup_proj.1.bias"] if k not in state]
+    if missing:
+        raise UserError(f"{path}: not a learned JBU upsampler: no {missing[0]} in the checkpoint")
+    found = state["fixup_proj.1.weight"].shape
+    if found != (dim, dim, 1, 1):
+        raise UserError(
+            f"{path}: the upsampler is for {found[0]} feature channels, the CLIP model has {dim}"
+        )
+    return {k: v.to(device) for k, v in state.items()}
+
+
+def jbu(
+    state: dict[str, torch.Tensor], source: torch.Tensor, guidance: torch.Tensor
+) -> torch.Tensor:
+    """The whole learned upsampler as published (FeatUp, arXiv 2403.10516; SegEarth-OV).
+
+    Args:
+        state: as in load_jbu.
+        source: (n, dim, h, w).
+        guidance: (n, 3, H, W), normalised for the model.
+
+    Returns:
+        (n, dim, 16 h, 16 w): f + 0.1 (W f + b) of the filtered source f.
+    """
+    f = jbu_filter(state, source, guidance)
+    return f + 0.1 * F.conv2d(f, state["fixup_proj.1.weight"], state["fixup_proj.1.bias"])
+
+
+def jbu_filter(
+    state: dict[str, torch.Tensor], source: torch.Tensor, guidance: torch.Tensor
+) -> torch.Tensor:
+    """The linear part of `jbu`: four doublings, any number of channels."""
+    for i in range(4):
+        prefix = "up." if "up.range_temp" in state else f"up{i + 1}."
+        h, w = source.shape[-2:]
+        small = F.adaptive_avg_pool2d(guidance, (2 * h, 2 * w))
+        source = _double({k: state[prefix + k] for k in _PARTS}, source, small)
+    return source
+
+
+_PARTS = (
+    "range_temp",
+    "sigma_spatial",
+    *(f"{name}_proj.{i}.{kind}" for name in ("range", "fixup") for i in (0, 3)
+      for kind in ("weight", "bias")),
+)  # fmt: skip
+
+
+def _double(
+    state: dict[str, torch.Tensor], source: torch.Tensor, guidance: torch.Tensor
+) -> torch.Tensor:
+    """One stage: resize bicubically to the guidance, then filter with per-pixel kernels.
+
+    The kernel over d x d pixels is a softmax of the products of projected guidance (range), times a
+    Gaussian (spatial), normalised, plus a learned correction. Worked through in strips of rows, so
+    that no d d x H x W array of products ever exists.
+    """
+    d = round(state["fixup_proj.3.weight"].shape[0] ** 0.5)
+    r = d // 2
+    h, w = guidance.shape[-2:]
+    if min(h, w) <= r:
+        raise UserError(
+            f"upsampling jbu needs more than {r // 2} cells along a window's side; enlarge window"
+        )
+    pad = (r, r, r, r)
+    keys = F.gelu(_pointwise(state, "range_proj.0", guidance))
+    keys = _pointwise(state, "range_proj.3", keys)
+    around = F.pad(keys, pad, mode="reflect")
+    values = F.interpolate(source, (h, w), mode="bicubic")
+    values = F.pad(values, pad, mode="reflect")
+    line = torch.linspace(-1, 1, d, device=guidance.device)
+    squares = (line[:, None] ** 2 + line**2).view(1, -1, 1, 1)
+    gaussian = torch.exp(-squares / (2 * state["sigma_spatial"] ** 2))
+    temperature = state["range_temp"].exp().clamp(1e-4, 1e4)
+    shifts = [(i // d, i % d) for i in range(d * d)]
+    rows = 8 if source.device.type == "cpu" else h  # a strip that stays in a CPU's cache
+    strips = []
+    for top in range(0, h, rows):
+        n = min(rows, h - top)
+        window = around[:, :, top : top + n + 2 * r]
+        own = keys[:, :, top : top + n]
+        products = [(window[:, :, y : y + n, x : x + w] * own).sum(1) for y, x in shifts]
+        kernel = (temperature * torch.stack(products, 1)).softmax(1) * gaussian
+        kernel = kernel / kernel.sum(1, keepdim=True).clamp(min=1e-7)
+        fix = torch.cat([kernel, guidance[:, :, top : top + n]], 1)
+        fix = _pointwise(state, "fixup_proj.3", F.gelu(_pointwise(state, "fixup_proj.0", fix)))
+        kernel = kernel + 0.1 * fix
+        window = values[:, :, top : top + n + 2 * r]
+        mixed = window.new_zeros(*window.shape[:2], n, w)
+        for i, (y, x) in enumerate(shifts):
+            mixed.addcmul_(kernel[:, i : i + 1], window[:, :, y : y + n, x : x + w])
+        strips.append(mixed)
+    return torch.cat(strips, 2)
+
+
+def _pointwise(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
+    return F.conv2d(x, state[name + ".weight"], state[name + ".bias"])

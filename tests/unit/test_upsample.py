@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from special_steps.errors import UserError
+from special_steps.upsample import (
+    cosines_of_filter,
+    guided,
+    guided_weights,
+    jbu,
+    load_jbu,
+    make_upsampler,
+)
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["one_4_64", "stack_4_64", "one_14_224", "stack_14_224"])
+def test_parity_of_jbu(shared, name):
+    want = np.load(shared / "parity" / f"jbu_{name}.npz")
+    state = {k[6:]: torch.from_numpy(want[k]) for k in want.files if k.startswith("state/")}
+    found = jbu(state, *(torch.from_numpy(want[k]) for k in ("source", "guidance"))).numpy()
+    if "output" in want.files:
+        assert np.abs(found - want["output"]).max() < 1e-4
+        return
+    assert found.shape == tuple(want["output_shape"])
+    assert np.abs(found[..., ::4, ::4] - want["output_ds4"]).max() < 1e-4
+    assert np.abs(found[..., :24, :24] - want["output_corner"]).max() < 1e-4
+    assert np.abs(found[..., -24:, -24:] - want["output_end"]).max() < 1e-4
+    assert found.sum(dtype=np.float64) == pytest.approx(want["output_sum"], abs=0.1)
+    assert np.abs(found).sum(dtype=np.float64) == pytest.approx(want["output_abs"], abs=0.1)
+
+
+@pytest.mark.parametrize("prefix", ["", "upsampler."])
+def test_load_jbu_checks(shared, tmp_path, prefix):
+    want = np.load(shared / "parity" / "jbu_stack_4_64.npz")
+    state = {
+        prefix + k[6:]: torch.from_numpy(want[k]) for k in want.files if k.startswith("state/")
+    }
+    torch.save({"state_dict": state}, tmp_path / "jbu.ckpt")
+    save_file(state, tmp_path / "jbu.safetensors")
+    assert "up4.range_temp" in load_jbu(tmp_path / "jbu.ckpt", CPU, 32)
+    with pytest.raises(UserError, match="32 feature channels, the CLIP model has 512"):
+        load_jbu(tmp_path / "jbu.safetensors", CPU, 512)
+    del state[prefix + "up3.fixup_proj.0.bias"]
+    torch.save(state, tmp_path / "part.pt")
+    with pytest.raises(UserError, match=r"no up3\.fixup_proj\.0\.bias"):
+        load_jbu(tmp_path / "part.pt", CPU, 32)
+
+
+def test_jbu_needs_weights_and_cells(shared):
+    with pytest.raises(UserError, match="jbu_weights"):
+        make_upsampler("jbu", (0,) * 3, (1,) * 3)
+    with pytest.raises(UserError, match="unknown upsampling 'nearest'"):
+        make_upsampler("nearest", (0,) * 3, (1,) * 3)
+    want = np.load(shared / "parity" / "jbu_one_4_64.npz")
+    state = {k[6:]: torch.from_numpy(want[k]) for k in want.files if k.startswith("state/")}
+    with pytest.raises(UserError, match="enlarge window"):
+        jbu(state, torch.ones(1, 32, 2, 2), torch.ones(1, 3, 32, 32))
+
+
+def upsampled(cells, image):
+    """Features by guided upsampling the plain way: (n, channel, y, x)."""
+    n, channels, h, w = cells.shape
+    weights = guided_weights(image, h, w)
+    s = round(weights.shape[2] ** 0.5)
+    out = torch.zeros(n, channels, h * s, w * s)
+    for y in range(h * s):
+        for x in range(w * s):
+            row = weights[:, (y // s) * w + x // s, (y % s) * s + x % s].unflatten(1, (5, 5))
+            for i in range(5):
+                for j in range(5):
+                    a, b = y // s + i - 2, x // s + j - 2
+                    if 0 <= a < h and 0 <= b < w:
+                        out[:, :, y, x] += row[:, None, i, j] * cells[:, :, a, b]
+    return out
+
+
+def cosines(features, text):
+    return torch.einsum("kd,ndhw->nkhw", text, F.normalize(features, dim=1))
+
+
+def test_cosines_equal_those_of_upsampled_features():
+    torch.manual_seed(0)
+    cells, text = torch.randn(2, 40, 3, 4), F.normalize(torch.randn(5, 40), dim=1)
+    image = torch.rand(2, 3, 12, 16)
+    found = guided(cells, text, image)
+    assert (found - cosines(upsampled(cells, image), text)).abs().max() < 1e-5
+
+    def bilinear(x):
+        return F.interpolate(x, (12, 16), mode="bilinear")
+
+    found = cosines_of_filter(bilinear, cells, text)
+    assert (found - cosines(bilinear(cells), text)).abs().max() < 1e-5
+    weight, bias = torch.randn(40, 40) / 6, torch.randn(40)
+    found = cosines_of_filter(bilinear, cells, text, weight, bias)
+    up = bilinear(cells)
+    up = up + torch.einsum("dc,nchw->ndhw", weight, up) + bias[:, None, None]
+    assert (found - cosines(up, text)).abs().max() < 1e-5
+
+
+def edge_scene(noise):
+    """Two areas with a slanted border: image, and features averaged over cells of 16.
+
+    The features are those of a model that has learned the two areas' names.
+    """
+    y, x = np.mgrid[:160, :160]
+    truth = (x + 0.4 * y > 117).astype(np.float32)
+    image = np.stack([0.3 + 0.3 * truth, 0.5 - 0.2 * truth, 0.4 + 0.1 * truth])
+    image = image + noise * np.random.default_rng(0).standard_normal(image.shape)
+    labels = torch.from_numpy(np.stack([1 - truth, truth]))[None]
+    image = torch.from_numpy(image.astype(np.float32)).clamp(0, 1)[None]
+    return F.avg_pool2d(labels, 16), image, truth
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_guided_finds_the_edge_that_bilinear_blurs(noise):
+    cells, image, truth = edge_scene(noise)
+    wrong, error = {}, {}
+    for method in ("guided", "bilinear"):
+        found = make_upsampler(method, (0,) * 3, (1,) * 3)(cells, torch.eye(2), image)[0].numpy()
+        wrong[method] = (found.argmax(0) != truth).mean()
+        error[method] = np.abs(found[1] - truth).mean()
+    assert wrong["guided"] < 0.5 * wrong["bilinear"]
+    assert error["guided"] < 0.6 * error["bilinear"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 3)])
+def test_guided_is_a_mean_everywhere(shape):
+    """Weights sum to one over cells that exist, also at borders and in tiny maps."""
+    h, w = shape
+    image = torch.rand(2, 3, h * 4, w * 4)
+    assert (upsampled(torch.ones(2, 3, h, w), image) - 1).abs().max() < 1e-5
+    found = guided(torch.ones(2, 1, h, w), torch.ones(1, 1), image)
+    assert found.shape == (2, 1, h * 4, w * 4)
+    assert (found - 1).abs().max() < 1e-5
+
+
+def test_guided_without_guidance_is_smooth_and_in_place():
+    """On a flat image a ramp stays the ramp away from the borders: no shift, no steps."""
+    ramp = torch.arange(12.0).expand(1, 1, 12, 12)
+    found = upsampled(ramp, torch.full((1, 3, 48, 48), 0.5))[0, 0]
+    wanted = (torch.arange(48) + 0.5) / 4 - 0.5
+    assert (found[:, 12:-12] - wanted[12:-12]).abs().max() < 0.1
+    assert found.diff(dim=1)[:, 12:-12].min() > 0
+
+
+def test_guided_takes_images_that_are_no_multiple_of_the_map():
+    found = guided(torch.rand(1, 2, 3, 3), torch.eye(2), torch.rand(1, 3, 50, 47))
+    assert found.shape == (1, 2, 51, 51)
+
+
+def test_guided_treats_the_model_normalisation():
+    cells, image, _ = edge_scene(0.0)
+    mean, std = (0.4, 0.5, 0.3), (0.2, 0.3, 0.4)
+    normalised = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    found = make_upsampler("guided", mean, std)(cells, torch.eye(2), normalised)
+    assert (found - guided(cells, torch.eye(2), image)).abs().max() < 1e-4
