@@ -95,7 +95,7 @@ def scale_maps(scene, run):
     """What fuse averages: the user's own map, or a store for each scale of the run."""
     own = RUNS[run]["pseudo_labels"]
     if own:
-        return [data_file(own)]
+        return [data_file(own.replace("{scene}", scene))]
     folder = f"results/{scene}/clip/{RUNS[run]['clip']}"
     return [f"{folder}/scale-{scale}.zarr" for scale in RUNS[run]["scales"]]
 

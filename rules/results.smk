@@ -90,6 +90,7 @@ rule summary:
             "results/summary.html",
             caption="../workflow/report/summary.rst",
             category="Accuracy",
+            labels={"table": "all scenes and runs"},
         ),
     log:
         "logs/summary.log",

@@ -20,5 +20,7 @@ def run(step: Callable[..., None]) -> None:
     try:
         auto_cli(step, as_positional=False)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(
+            "error:", " ".join(str(error).split()), file=sys.stderr
+        )  # one line, whatever it quotes
         sys.exit(1)

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -22,14 +23,18 @@ def _file(module: str) -> Path | None:
 
 @cache
 def _imports(path: Path) -> frozenset[Path]:
-    """Files of this package that a file imports, anywhere in its text."""
+    """Files of this package that a file imports, anywhere in its text, with their packages."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_bytes(), filename=str(path))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return frozenset(file for name in names if (file := _file(name)))
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}:{node.lineno}: import by full name, {PACKAGE.name}. ...")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    # a.b.c runs a, a.b and, where it is a module, a.b.c
+    prefixes = {p for n in names for p in accumulate(n.split("."), lambda a, b: f"{a}.{b}")}
+    return frozenset(file for name in prefixes if (file := _file(name)))
 
 
 def closure(module: str) -> list[Path]:

@@ -2,13 +2,15 @@
 
 import copy
 import difflib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from special_steps.errors import UserError
 
@@ -26,7 +28,9 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     Scenes' classes become mappings from name to synonyms. Raises UserError naming the setting and the fix.
     """
     rules = schema()
-    config = copy.deepcopy(config)
+    config = json.loads(
+        json.dumps(config, default=str)
+    )  # keys become words, as in YAML 2020: {...}
     _check(config, rules)
     shared = rules["properties"]["runs"]["additionalProperties"]["properties"]
     runs = {}
@@ -38,6 +42,10 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     for name, scene in config["scenes"].items():
         scene["classes"] = _classes(scene["classes"], f"scenes.{name}.classes")
         _check_labels(scene, f"scenes.{name}.ground_truth.labels")
+    for name, clip in config["clips"].items():
+        _check_clip(clip, f"clips.{name}")
+    _check_stretch(config["rgb"], "rgb")
+    _check_stretch(config["features"], "features")
     for name, run in config["runs"].items():
         _check_run(run, config, f"runs.{name}")
     return config
@@ -69,8 +77,19 @@ def _filled(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> Any:
     return {k: _filled(v, known.get(k, other), root) for k, v in (defaults | value).items()}
 
 
+def _is_integer(checker: TypeChecker, value: Any) -> bool:
+    """JSON Schema lets 1.0 pass, which would become a path like seed-1.0."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+Validator = extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
+
+
 def _check(config: Any, rules: dict[str, Any]) -> None:
-    errors = sorted(Draft202012Validator(rules).iter_errors(config), key=lambda e: len(e.path))
+    errors = sorted(Validator(rules).iter_errors(config), key=lambda e: len(e.path))
     if errors:
         raise UserError("config: " + "; ".join(_told(e) for e in errors[:3]))
 
@@ -85,8 +104,22 @@ def _told(error: ValidationError) -> str:
         return f"{where}: unknown setting '{unknown[0]}'; {hint}"
     if error.validator == "minItems" and not error.instance:
         return f"{where}: the list is empty; name at least one"
+    if error.validator == "type" and _is_number(error.instance):
+        return (
+            f"{where}: '{error.instance}' is text in YAML; numbers have no quotes, and those with an"
+            " exponent a dot and a sign, like 4.0e-4"
+        )
     told = error.schema.get("description")
     return f"{where}: {error.message}" + (f" ({told})" if told else "")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` is text that reads as a number."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(value, str)
 
 
 def _classes(entries: list[str | dict[str, list[str]]], where: str) -> dict[str, list[str]]:
@@ -117,11 +150,49 @@ def _check_labels(scene: dict[str, Any], where: str) -> None:
     names = list(scene["classes"])
     if not truth["labels"]:
         raise UserError(f"config: {where}: say which label each class has, by class name")
-    for name in truth["labels"]:
+    owner: dict[int, str] = {}
+    for name, label in truth["labels"].items():
         if name not in names:
             close = difflib.get_close_matches(name, names, 1)
             hint = f"did you mean '{close[0]}'?" if close else f"classes: {', '.join(names)}"
             raise UserError(f"config: {where}: '{name}' is not a class of the scene; {hint}")
+        if label in truth["unlabelled"]:
+            raise UserError(
+                f"config: {where}: label {label} of '{name}' is in 'unlabelled', too;"
+                " take it out of one"
+            )
+        if label in owner:
+            raise UserError(
+                f"config: {where}: '{owner[label]}' and '{name}' both have label {label};"
+                " give each class its own"
+            )
+        owner[label] = name
+
+
+def _check_clip(clip: dict[str, Any], where: str) -> None:
+    if clip["model"] != "bundled" and not clip["weights"]:
+        raise UserError(
+            f"config: {where}.weights: '{clip['model']}' needs weights; give an open_clip tag"
+            " (like openai) or the path of a checkpoint"
+        )
+    if clip["upsampling"] == "jbu" and not clip["jbu_weights"]:
+        raise UserError(
+            f"config: {where}.jbu_weights: upsampling 'jbu' is learned; give the path of its"
+            " checkpoint, or take 'guided', which needs none"
+        )
+    if clip["stride"] > clip["window"]:
+        raise UserError(
+            f"config: {where}.stride: {clip['stride']} is more than the window of"
+            f" {clip['window']} pixels and leaves gaps; make it smaller"
+        )
+
+
+def _check_stretch(section: dict[str, Any], where: str) -> None:
+    low, high = section["stretch"]
+    if low >= high:
+        raise UserError(
+            f"config: {where}.stretch: [{low}, {high}] must rise; write the low one first"
+        )
 
 
 def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
@@ -151,12 +222,15 @@ def _rows(rule: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
         if "$ref" in inner:
             continue
         name = f"{prefix}{key}"
-        default = inner.get("default", "")
-        shown = (
-            "" if isinstance(default, dict) else yaml.safe_dump(default, default_flow_style=True)
-        )
-        shown = shown.replace("\n...", "").strip()
-        yield name, f"`{shown}`" if "default" in inner and shown else "", inner["description"]
+        default = inner.get("default")
+        if key in rule.get("required", ()):
+            shown = "required"
+        elif "default" not in inner or isinstance(default, dict):
+            shown = ""
+        else:
+            text = yaml.safe_dump(default, default_flow_style=True).replace("\n...", "")
+            shown = f"`{text.strip()}`"
+        yield name, shown, inner["description"]
         yield from _rows(inner, f"{name}.")
         other = inner.get("additionalProperties")
         if isinstance(other, dict) and "properties" in other:

@@ -4,11 +4,14 @@ A Zarr v3 directory holds named arrays with named dimensions; its attributes say
 temporary sibling, fsynced and renamed, so that a reader (or a second writer) never meets half of it.
 """
 
+import errno
 import hashlib
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from special_steps.errors import UserError
 
 TILE = 256  # pixels along y and x of a chunk
 PACKAGES = ("numpy", "zarr", "torch", "open_clip_torch", "scikit-learn", "rasterio", "numba")
+DTYPES = {"nodata": "bool", "labels": "uint8"}  # by array name; the others are float32
 
 
 def _sync(path: Path) -> None:
@@ -40,7 +44,8 @@ def aside(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    _sweep(path)
+    temporary = _sibling(path, "tmp")
     _remove(temporary)
     try:
         yield temporary
@@ -56,18 +61,49 @@ def aside(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+def _sibling(path: Path, kind: str) -> Path:
+    """A hidden name beside `path` that is this process's own, also on a disk that machines share."""
+    return path.with_name(f".{kind}-{socket.gethostname()}-{os.getpid()}-{path.name}")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed writers of `path` left; only processes of this machine are known to be dead."""
+    host, name = re.escape(socket.gethostname()), re.escape(path.name)
+    for sibling in path.parent.iterdir():
+        found = re.fullmatch(rf"\.(?:tmp|old)-{host}-(\d+)-{name}", sibling.name)
+        if found and not _alive(int(found[1])):
+            _remove(sibling)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _replace(new: Path, path: Path) -> None:
-    if new.is_dir() and path.exists():  # rename(2) does not replace a directory that has files
-        old = path.with_name(f".old-{os.getpid()}-{path.name}")
-        os.rename(path, old)
-        os.rename(new, path)
+    while True:
+        try:
+            os.replace(new, path)
+            return
+        except OSError as error:  # rename(2) does not replace a directory that has files
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        old = _sibling(path, "old")
+        with suppress(FileNotFoundError):  # another writer of the same path was faster
+            os.rename(path, old)
         _remove(old)
-    else:
-        os.replace(new, path)
 
 
 def file_digest(path: Path) -> str:
@@ -91,7 +127,8 @@ def new_store(
     """Yield an empty Zarr group to fill; it appears at `path`, marked complete, when the block ends well.
 
     `settings` and `attributes` must be JSON-able; digests of `inputs` (files or stores) are recorded with the
-    versions of the packages at work. The store's own digest is over settings, inputs and written bytes.
+    versions of the packages at work. The store's own digest is over what was written, arrays and attributes: equal
+    content has an equal digest, whichever way it was made.
     """
     with aside(path) as temporary:
         group = zarr.create_group(temporary)
@@ -108,7 +145,23 @@ def new_store(
             digest.update(str(file.relative_to(temporary)).encode())
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
-        group.attrs.update(provenance=provenance, digest=digest.hexdigest(), complete=True)
+        group.attrs.update(
+            provenance=provenance,
+            digest=digest.hexdigest(),
+            files=_chunk_files(temporary),
+            complete=True,
+        )
+
+
+def _chunk_files(store: Path) -> dict[str, int]:
+    """Number and bytes of the files that hold the arrays' values; not metadata, nor what Snakemake adds."""
+    sizes = [
+        Path(folder, name).stat().st_size
+        for folder, _, names in os.walk(store)
+        for name in names
+        if name != "zarr.json" and not name.startswith(".")
+    ]
+    return {"count": len(sizes), "bytes": sum(sizes)}
 
 
 def _versions() -> dict[str, str]:
@@ -139,21 +192,34 @@ def write_array(group: zarr.Group, name: str, data: np.ndarray, dims: Sequence[s
 def open_store(path: Path, **dims: Sequence[str]) -> zarr.Group:
     """Open a store for reading; `name=("band", "y", "x")` asks for an array with these dimensions.
 
-    Raises UserError naming the file when it is missing, incomplete or holds something else.
+    Raises UserError naming the file when it is missing, incomplete, cut short or holds something else.
     """
     path = Path(path)
+    again = "delete it and run again"
     if not path.is_dir():
         raise UserError(f"{path}: no such store; run the workflow, which makes it")
     try:
-        group = zarr.open_group(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a Zarr store ({error}); delete it and run again") from error
-    if group.attrs.get("complete") is not True:
-        raise UserError(f"{path}: the store is not complete; delete it and run again")
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        attributes = group.attrs.asdict()
+    except Exception as error:  # a damaged zarr.json raises errors of many kinds
+        raise UserError(f"{path}: not a Zarr store ({error}); {again}") from error
+    if attributes.get("complete") is not True:
+        raise UserError(f"{path}: the store is not complete; {again}")
+    if attributes.get("files") != _chunk_files(path):
+        raise UserError(f"{path}: the store's files are missing, changed or cut short; {again}")
+    sizes: dict[str, int] = {}
     for name, wanted in dims.items():
-        if name not in group:
-            raise UserError(f"{path}: no array '{name}' in the store; delete it and run again")
-        found = tuple(group[name].metadata.dimension_names or ())
+        array = group.get(name)
+        if not isinstance(array, zarr.Array):
+            raise UserError(f"{path}: no array '{name}' in the store; {again}")
+        found, dtype = tuple(array.metadata.dimension_names or ()), DTYPES.get(name, "float32")
         if found != tuple(wanted):
-            raise UserError(f"{path}: array '{name}' has dimensions {found}, expected {wanted}")
+            raise UserError(f"{path}: array '{name}' has dimensions {found}, not {wanted}; {again}")
+        if array.dtype != dtype:
+            raise UserError(f"{path}: array '{name}' is {array.dtype}, not {dtype}; {again}")
+        for dim, size in zip(found, array.shape, strict=True):
+            if sizes.setdefault(dim, size) != size:
+                raise UserError(
+                    f"{path}: array '{name}' has {size} along {dim}, another {sizes[dim]}; {again}"
+                )
     return group

@@ -1,0 +1,54 @@
+"""How a training went, round by round, without ground truth."""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from special_steps.cli import run
+from special_steps.store import aside
+
+PANELS = {
+    "Loss": ["loss_random", "loss_confident", "loss_hard"],
+    "Pixels in the set": ["confident_pixels", "hard_pixels"],
+    "Share of pixels that kept their label": ["agreement"],
+}
+
+
+def curves_picture(rows: pd.DataFrame) -> Figure:
+    """Losses, set sizes and agreement over rounds; a line marks where refinement begins.
+
+    Args:
+        rows: one per round: round, stage, and what the training logged.
+    """
+    figure = Figure(figsize=(14, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True)
+    begins = rows.loc[rows["stage"] == "refine", "round"].min()
+    for axis, (title, columns) in zip(axes, PANELS.items(), strict=True):
+        for column in columns:
+            if column in rows:
+                name = column.removeprefix("loss_").removesuffix("_pixels")
+                axis.plot(rows["round"], rows[column], marker=".", label=name)
+        if len(axis.lines) > 1:
+            axis.legend(frameon=False)
+        axis.axvline(begins - 0.5, color="grey", linewidth=0.8, linestyle=":")
+        axis.set_title(title)
+        axis.set_xlabel("round")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def curves(*, rounds: list[Path], picture: Path) -> None:
+    """Draw the rounds of a training.
+
+    Args:
+        rounds: CSV files made by warmup and refine.
+        picture: PNG to write.
+    """
+    rows = pd.concat([pd.read_csv(path) for path in rounds], ignore_index=True)
+    with aside(picture) as file:
+        curves_picture(rows).savefig(file, dpi=110)
+
+
+if __name__ == "__main__":
+    run(curves)

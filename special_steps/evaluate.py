@@ -1,0 +1,142 @@
+"""How right a map is, where there is ground truth: the only step that ever reads it."""
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from special_steps.cli import run
+from special_steps.errors import UserError
+from special_steps.ground_truth import read_ground_truth
+from special_steps.store import aside, open_store
+
+
+def scores(predicted: np.ndarray, truth: np.ndarray, class_names: list[str]) -> dict[str, Any]:
+    """Accuracy of a map over the pixels that have both a prediction and a reference.
+
+    Args:
+        predicted: (y, x) uint8, 1..K, 0 = no data.
+        truth: (y, x) uint8, 1..K, 0 = unlabelled.
+        class_names: the K classes.
+
+    Returns:
+        oa, aa (mean recall of the classes that the reference has), kappa, pixels; per class
+        recall, precision, f1, iou, pixels (null where a class has neither reference nor
+        prediction); confusion (reference by prediction, counts).
+
+    Raises:
+        UserError: when no pixel has both.
+    """
+    both = (predicted > 0) & (truth > 0)
+    if not both.any():
+        raise UserError("the ground truth has no labelled pixel where the map has a class")
+    count = len(class_names)
+    pairs = (truth[both].astype(int) - 1) * count + predicted[both].astype(int) - 1
+    matrix = np.bincount(pairs, minlength=count * count).reshape(count, count)
+    total = int(matrix.sum())
+    hits, actual, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    with np.errstate(invalid="ignore"):
+        recall, precision = hits / actual, hits / called
+        f1, iou = 2 * hits / (actual + called), hits / (actual + called - hits)
+    agreement, chance = hits.sum() / total, float(actual @ called) / total**2
+    return {
+        "oa": float(agreement),
+        "aa": float(np.nanmean(recall)),
+        # all of one class in both maps leaves kappa 0/0: full agreement
+        "kappa": float((agreement - chance) / (1 - chance)) if chance < 1 else 1.0,
+        "pixels": total,
+        "classes": [
+            {
+                "class": name,
+                "recall": _number(recall[i]),
+                "precision": _number(precision[i]),
+                "f1": _number(f1[i]),
+                "iou": _number(iou[i]),
+                "pixels": int(actual[i]),
+            }
+            for i, name in enumerate(class_names)
+        ],
+        "confusion": matrix.tolist(),
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def evaluate(
+    *,
+    prediction: Path,
+    paths: list[Path],
+    variable: str | None = None,
+    axes: str | None = None,
+    shape: dict[str, int] | None = None,
+    labels: dict[str, int],
+    unlabelled: list[int],
+    about: dict[str, Any],
+    metrics: Path,
+    classes: Path,
+    confusion: Path,
+) -> None:
+    """Compare a map with the ground truth.
+
+    Args:
+        prediction: store with `labels`.
+        paths: the ground-truth file, or the tiles of it.
+        variable: name of the array inside the file.
+        axes: order of the array's axes.
+        shape: sizes of axes that are flattened together.
+        labels: label of each class, by class name; of abundances, the position, from 1.
+        unlabelled: labels that mean "no reference here".
+        about: what the map is (scene, run, seed, stage): copied into the metrics.
+        metrics: JSON file to write, everything.
+        classes: CSV file to write, a row per class.
+        confusion: CSV file to write, a row per reference class, a column per predicted class.
+    """
+    store = open_store(prediction, labels=("y", "x"))
+    names = store.attrs["class_names"]
+    predicted = store["labels"][:]
+    reference = read_ground_truth(
+        paths,
+        variable=variable,
+        axes=axes,
+        shape=shape,
+        classes=_by_label(labels, str(paths[0])),
+        class_names=names,
+        unlabelled=unlabelled,
+        scene=predicted.shape,
+    )
+    try:
+        found = about | scores(predicted, reference, names)
+    except UserError as error:
+        raise UserError(f"{paths[0]}: {error}") from error
+    with aside(metrics) as file:
+        file.write_text(json.dumps(found, indent=1) + "\n")
+    _write_csv(classes, list(found["classes"][0]), [c.values() for c in found["classes"]])
+    rows = [[name, *row] for name, row in zip(names, found["confusion"], strict=True)]
+    _write_csv(confusion, ["reference", *names], rows)
+
+
+def _by_label(labels: dict[str, int], where: str) -> dict[int, str]:
+    classes: dict[int, str] = {}
+    for name, label in labels.items():
+        if label in classes:
+            raise UserError(
+                f"{where}: '{classes[label]}' and '{name}' both have label {label} in"
+                " ground_truth.labels; give each class its own"
+            )
+        classes[label] = name
+    return classes
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    with aside(path) as file, file.open("w", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerows([header, *rows])
+
+
+if __name__ == "__main__":
+    run(evaluate)

@@ -1,0 +1,287 @@
+"""MambaHSI, the pixel classifier of both training stages, and the Mamba block inside it.
+
+Sources: Li et al., "MambaHSI: Spatial-spectral Mamba for hyperspectral image classification", 2024 (the network); Gu
+and Dao, "Mamba", 2023 (the block; parameter names and initialisation are those of the package mamba-ssm, so weights
+can be exchanged). Tensors of the network are (1, channel, y, x) in torch's channels-last memory format, which is a
+list of tokens (pixels) for the Mamba blocks without a copy.
+"""
+
+import importlib
+import logging
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from special_steps.errors import UserError
+from special_steps.scan import causal_conv, selective_scan
+
+log = logging.getLogger("special")
+
+KEEP = (
+    2**20
+)  # values of a block's input up to which its inner tensors (ten times as large) are kept for training
+SEGMENT = (
+    2**18
+)  # above: values of the input whose inner tensors exist at a time, to be computed again going back
+
+
+@cache
+def _fused_inner() -> Callable[..., Tensor] | None:
+    """mamba-ssm's whole inner block for CUDA tensors, or None where it or causal-conv1d cannot be imported."""
+    try:
+        importlib.import_module("causal_conv1d")
+        return importlib.import_module("mamba_ssm.ops.selective_scan_interface").mamba_inner_fn
+    except (ImportError, OSError, RuntimeError) as error:
+        log.warning(
+            "mamba-ssm is not usable (%s): the slower plain torch scan runs on the GPU", error
+        )
+        return None
+
+
+class Mamba(nn.Module):
+    """Mamba block: (sequence, token, d_model) to the same shape; each token sees itself and those before it."""
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init_floor: float = 1e-4,
+    ) -> None:
+        """Initialise as mamba-ssm does: step sizes log-uniform in dt_min..dt_max, A = -1..-d_state, D = 1."""
+        super().__init__()
+        self.d_state = d_state
+        self.dt_rank = rank = math.ceil(d_model / 16)
+        inner = expand * d_model
+        self.in_proj = nn.Linear(d_model, 2 * inner, bias=False)
+        self.conv1d = nn.Conv1d(inner, inner, d_conv, groups=inner, padding=d_conv - 1)
+        self.x_proj = nn.Linear(inner, rank + 2 * d_state, bias=False)
+        self.dt_proj = nn.Linear(rank, inner)
+        nn.init.uniform_(self.dt_proj.weight, -(rank**-0.5), rank**-0.5)
+        low, high = math.log(dt_min), math.log(dt_max)
+        dt = torch.exp(torch.rand(inner) * (high - low) + low).clamp(min=dt_init_floor)
+        with torch.no_grad():
+            self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # softplus of it is dt
+        decay = torch.arange(1, d_state + 1, dtype=torch.float32).repeat(inner, 1)
+        self.A_log = nn.Parameter(torch.log(decay))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.out_proj = nn.Linear(inner, d_model, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Run the block; on CUDA by mamba-ssm where installed, else in segments with the scan of `scan.py`."""
+        if tokens.is_cuda and (fused := _fused_inner()) is not None:
+            return self._forward_fused(tokens, fused)
+        return self._forward_segments(tokens)
+
+    def _forward_fused(self, tokens: Tensor, inner: Callable[..., Tensor]) -> Tensor:
+        xz = torch.einsum("dc,blc->bdl", self.in_proj.weight, tokens).contiguous()
+        return inner(
+            xz,
+            self.conv1d.weight,
+            self.conv1d.bias,
+            self.x_proj.weight,
+            self.dt_proj.weight,
+            self.out_proj.weight,
+            None,
+            -torch.exp(self.A_log.float()),
+            None,
+            None,
+            self.D.float(),
+            delta_bias=self.dt_proj.bias.float(),
+            delta_softplus=True,
+        )
+
+    def _forward_segments(self, tokens: Tensor) -> Tensor:
+        """Run a segment of the tokens at a time and pass on the states; the backward pass recomputes each segment.
+
+        So training needs memory for the block's input and output, not for the tensors between them.
+        """
+        sequences, length, width = tokens.shape
+        if tokens.numel() <= (KEEP if torch.is_grad_enabled() else SEGMENT):
+            return self._segment(tokens, None, None)[0]
+        if length * width <= SEGMENT // 2:  # many sequences: they do not depend on each other
+            parts = tokens.split(SEGMENT // (length * width))
+            return torch.cat([self._recomputed(part, None, None)[0] for part in parts])
+        before = tokens.new_zeros(sequences, self.conv1d.kernel_size[0] - 1, self.D.shape[0])
+        state = tokens.new_zeros(sequences, *self.A_log.shape)
+        outputs = []
+        for part in tokens.split(max(1, SEGMENT // (sequences * width)), 1):
+            output, before, state = self._recomputed(part, before, state)
+            outputs.append(output)
+        return torch.cat(outputs, 1)
+
+    def _recomputed(self, *inputs: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if not torch.is_grad_enabled():
+            return self._segment(*inputs)
+        return checkpoint(self._segment, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+    def _segment(
+        self, tokens: Tensor, before: Tensor | None, state: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Output, last inputs of the convolution and last scan state, given those of the segment before (or None)."""
+        x, z = self.in_proj(tokens).chunk(2, -1)
+        last = None
+        if before is not None:
+            keep = before.shape[1]
+            joined = torch.cat([before, x[:, max(0, x.shape[1] - keep) :]], 1)
+            last = joined[:, joined.shape[1] - keep :]
+        x = causal_conv(x, self.conv1d.weight[:, 0], self.conv1d.bias, before)
+        sizes = [self.dt_rank, self.d_state, self.d_state]
+        dt, B, C = self.x_proj(x).split(sizes, -1)
+        delta = F.linear(dt, self.dt_proj.weight)
+        A = -torch.exp(self.A_log)
+        y, state = selective_scan(x, delta, A, B, C, self.D, z, self.dt_proj.bias, state)
+        return self.out_proj(y), last, state
+
+
+class _Branch(nn.Module):
+    """A Mamba over all pixels (`spatial`) or over the channel groups of each pixel; GroupNorm, SiLU, residual."""
+
+    def __init__(self, channels: int, tokens: int, groups: int, spatial: bool) -> None:
+        super().__init__()
+        self.tokens = 1 if spatial else tokens
+        self.width = math.ceil(
+            channels / self.tokens
+        )  # of a token; the last ones are filled with zeros
+        self.spatial = spatial
+        self.mamba = Mamba(self.width)
+        self.norm = nn.GroupNorm(groups, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, channels)
+        if self.spatial:
+            y = self.mamba(pixels)
+        else:
+            padded = F.pad(pixels, (0, self.tokens * self.width - channels))
+            y = self.mamba(padded.reshape(-1, self.tokens, self.width))
+            y = y.reshape(batch, height * width, -1)[..., :channels]
+        y = y.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+        return x + _norm_silu(self.norm, y)
+
+
+class _Stage(nn.Module):
+    """Spatial and spectral branch side by side, mixed by two learned weights (softmax), and a residual."""
+
+    def __init__(self, channels: int, tokens: int, groups: int) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.full((2,), 0.5))
+        self.spatial = _Branch(channels, tokens, groups, spatial=True)
+        self.spectral = _Branch(channels, tokens, groups, spatial=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.mix.softmax(0)
+        return weights[0] * self.spatial(x) + weights[1] * self.spectral(x) + x
+
+
+class MambaHSI(nn.Module):
+    """Class scores of every pixel of a scene: (1, bands, y, x) to (1, classes, y, x)."""
+
+    def __init__(
+        self, bands: int, classes: int, hidden: int = 16, tokens: int = 4, groups: int = 4
+    ) -> None:
+        """Make the network with fresh weights from torch's global random numbers.
+
+        Args:
+            bands: channels of the input.
+            classes: channels of the output.
+            hidden: channels inside.
+            tokens: groups of channels that the spectral branch reads as a sequence (if it does not divide `hidden`,
+                the last token is filled with zeros).
+            groups: groups of GroupNorm.
+
+        Raises:
+            UserError: a number is not positive, or `groups` does not divide `hidden`.
+        """
+        super().__init__()
+        settings = {
+            "bands": bands, "classes": classes, "hidden": hidden, "tokens": tokens, "groups": groups
+        }  # fmt: skip
+        for name, value in settings.items():
+            if value < 1:
+                raise UserError(f"MambaHSI: {name} is {value}; it must be at least 1")
+        if hidden % groups:
+            raise UserError(
+                f"MambaHSI: {groups} normalisation groups do not divide {hidden} hidden channels; "
+                "choose hidden as a multiple of groups"
+            )
+        self.embed = nn.Conv2d(bands, hidden, 1)
+        self.embed_norm = nn.GroupNorm(groups, hidden)
+        self.stages = nn.ModuleList(_Stage(hidden, tokens, groups) for _ in range(3))
+        self.smooth = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.smooth_norm = nn.GroupNorm(groups, hidden)
+        self.detail = nn.Conv2d(bands, hidden, 3, padding=1)
+        self.head = nn.Conv2d(2 * hidden, hidden, 1)
+        self.head_norm = nn.GroupNorm(groups, hidden)
+        self.classify = nn.Conv2d(hidden, classes, 1)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, cube: Tensor) -> Tensor:
+        """Scores before the softmax."""
+        cube = cube.contiguous(memory_format=torch.channels_last)
+        size = cube.shape[2:]
+        fitting = [math.ceil(n / 4) * 4 for n in size]
+        # Resizing and a 1 x 1 convolution commute: the few hidden channels are resized, not the many bands.
+        x = _resize(self.embed(cube), fitting)
+        x = _norm_silu(self.embed_norm, x)
+        for i, stage in enumerate(self.stages):
+            x = stage(F.avg_pool2d(x, 2) if i else x)
+        x = F.interpolate(x, scale_factor=4, mode="bilinear", align_corners=True)
+        x = _resize(_norm_silu(self.smooth_norm, self.smooth(x)), size)
+        x = torch.cat([x, self.detail(cube)], 1)
+        return self.classify(_norm_silu(self.head_norm, self.head(x)))
+
+
+def _norm_silu(norm: nn.GroupNorm, x: Tensor) -> Tensor:
+    # not norm(x): the module refuses one value per group, which a tiny scene has after pooling
+    return F.silu(torch.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps))
+
+
+def _resize(x: Tensor, size: list[int] | torch.Size) -> Tensor:
+    if list(x.shape[2:]) == list(size):
+        return x
+    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=False)
+
+
+def predict(model: MambaHSI, features: np.ndarray | Tensor) -> np.ndarray:
+    """Class probabilities of a scene.
+
+    Args:
+        model: the classifier; its training or evaluation mode does not matter (it has no such layers).
+        features: (band, y, x) float32.
+
+    Returns:
+        (class, y, x) float32, summing to 1 over classes.
+    """
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        cube = torch.as_tensor(features, device=device)[None]
+        return model(cube)[0].softmax(0).cpu().numpy()
+
+
+def save(model: MambaHSI, path: Path) -> None:
+    """Write the weights as safetensors (names and shapes from `state_dict`)."""
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+
+
+def load(model: MambaHSI, path: Path) -> None:
+    """Read weights written by `save` into `model`; UserError when the file is missing or is another network's."""
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{path}: not the weights of this classifier ({reason}); delete the file and run again"
+        ) from error

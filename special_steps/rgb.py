@@ -1,0 +1,86 @@
+"""Spectral interpolation: the RGB image that CLIP sees, from the cube's bands."""
+
+from pathlib import Path
+
+import numpy as np
+
+from special_steps.cli import run
+from special_steps.errors import UserError
+from special_steps.spectral import joint_percentiles, stretch
+from special_steps.store import TILE, create_array, new_store, open_store, write_array
+
+
+def interpolate(
+    reflectance: np.ndarray, wavelengths: np.ndarray, wanted: list[float]
+) -> np.ndarray:
+    """Interpolate spectra linearly at the wanted wavelengths (SPECIAL, section on spectral RGB).
+
+    Args:
+        reflectance: (band, ...) float32.
+        wavelengths: (band,) band centres in nm, increasing.
+        wanted: wavelengths in nm; up to one band spacing outside the range counts as its end.
+
+    Returns:
+        (len(wanted), ...) float32.
+    """
+    planes = []
+    for position in np.interp(wanted, wavelengths, np.arange(len(wavelengths))):  # in bands
+        left = min(int(position), len(wavelengths) - 2)
+        share = float(position - left)  # Python's float keeps float32 arrays as they are
+        planes.append((1 - share) * reflectance[left] + share * reflectance[left + 1])
+    return np.stack(planes)
+
+
+def check_coverage(wavelengths: np.ndarray, wanted: list[float], source: str) -> None:
+    """Raise UserError, naming the range that `source` has, when a wanted wavelength is outside.
+
+    The tolerance is one band spacing (the median one) at each end.
+    """
+    if len(wavelengths) < 2:
+        raise UserError(f"{source}: {len(wavelengths)} good band(s); at least 2 are needed")
+    spacing = float(np.median(np.diff(wavelengths)))
+    low, high = wavelengths[0] - spacing, wavelengths[-1] + spacing
+    outside = [w for w in wanted if not low <= w <= high]
+    if outside:
+        raise UserError(
+            f"{source}: good bands cover {wavelengths[0]:g}-{wavelengths[-1]:g} nm, which leaves"
+            f" out {', '.join(f'{w:g}' for w in outside)} nm; set rgb.wavelengths within the range"
+        )
+
+
+def rgb(*, cube: Path, out: Path, wavelengths: list[float], percentiles: list[float]) -> None:
+    """Make the RGB image of a scene.
+
+    Args:
+        cube: store made by ingest.
+        out: store to write, `rgb` (band, y, x) in [0, 1].
+        wavelengths: wavelengths in nm of red, green and blue.
+        percentiles: percentiles over all three bands that become 0 and 1.
+    """
+    store = open_store(cube, reflectance=("band", "y", "x"), nodata=("y", "x"))
+    good = np.flatnonzero(store.attrs["good_bands"])
+    centres = np.asarray(store.attrs["wavelengths"], dtype=float)[good]
+    check_coverage(centres, wavelengths, str(cube))
+
+    _, height, width = store["reflectance"].shape
+    image = np.empty((3, height, width), np.float32)
+    for y in range(0, height, TILE):
+        rows = slice(y, min(y + TILE, height))
+        image[:, rows] = interpolate(store["reflectance"][:, rows][good], centres, wavelengths)
+    nodata = store["nodata"][:]
+    stretch(image, joint_percentiles(image[:, ~nodata], percentiles))
+    image[:, nodata] = 0
+
+    with new_store(
+        out,
+        step="rgb",
+        settings={"wavelengths": wavelengths, "percentiles": percentiles},
+        inputs=[cube],
+        attributes={key: store.attrs[key] for key in ("crs", "transform")},
+    ) as group:
+        create_array(group, "rgb", image.shape, ("band", "y", "x"))[:] = image
+        write_array(group, "nodata", nodata, ("y", "x"))
+
+
+if __name__ == "__main__":
+    run(rgb)

@@ -1,0 +1,107 @@
+"""Noisy-label learning, first part: a spectral classifier learns from confident pseudo-labels."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from special_steps.cli import run
+from special_steps.prediction import write_prediction
+from special_steps.store import open_store
+from special_steps.training import (
+    class_balanced,
+    device,
+    fingerprint,
+    random_loss,
+    resume,
+    save_state,
+    start,
+    train,
+    write_rows,
+)
+
+log = logging.getLogger("special")
+
+
+def warmup(
+    *,
+    features: Path,
+    pseudo: Path,
+    seed: int,
+    classifier: dict[str, int],
+    training: dict[str, Any],
+    checkpoint: Path,
+    out: Path,
+    state: Path,
+    rounds: Path,
+) -> None:
+    """Train MambaHSI on class-balanced, margin-weighted pseudo-labels.
+
+    Args:
+        features: store made by features.
+        pseudo: store made by fuse.
+        seed: random seed.
+        classifier: hidden, tokens.
+        training: rounds, warmup_rounds, iterations, samples_per_class, learning_rate, noise.
+        checkpoint: file kept after every round; an interrupted run goes on from it.
+        out: store to write, the scene's probabilities after the last warm-up round.
+        state: safetensors file to write: network and optimizer, for refine.
+        rounds: CSV file to write, a row per round.
+    """
+    source = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
+    labelled = open_store(pseudo, labels=("y", "x"), margin=("y", "x"))
+    names = labelled.attrs["class_names"]
+    nodata = source["nodata"][:]
+    draw = class_balanced(
+        labelled["labels"][:].ravel(), labelled["margin"][:].ravel(), training["samples_per_class"]
+    )
+    _warn_of_empty(labelled["labels"][:], names)
+
+    where = device()
+    scene = torch.from_numpy(source["features"][:])[None].to(where)
+    model, optimizer = start(scene.shape[1], len(names), classifier, seed, where)
+    settings = {"seed": seed, "classifier": classifier, "training": training}
+    mark = fingerprint(settings, [features, pseudo])
+    before, rows = resume(checkpoint, mark, model, optimizer) or (None, [])
+    probabilities, labels = train(
+        model,
+        optimizer,
+        scene,
+        nodata,
+        lambda _, rng: (
+            lambda logits: {"random": (1.0, random_loss(draw, rng, logits))},
+            {},
+        ),
+        stage="warmup",
+        last=training["warmup_rounds"],
+        seed=seed,
+        training=training,
+        before=before,
+        rows=rows,
+        keep=lambda labels, rows: save_state(checkpoint, model, optimizer, labels, rows, mark),
+    )
+
+    write_prediction(
+        out,
+        probabilities,
+        nodata,
+        step="warmup",
+        settings=settings,
+        inputs=[features, pseudo],
+        attributes={key: labelled.attrs[key] for key in ("class_names", "crs", "transform")},
+    )
+    write_rows(rounds, rows)
+    save_state(state, model, optimizer, labels, rows, mark)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _warn_of_empty(labels: np.ndarray, names: list[str]) -> None:
+    for i, name in enumerate(names):
+        if not (labels == i + 1).any():
+            log.warning("no pixel is pseudo-labelled '%s': the map will not have it", name)
+
+
+if __name__ == "__main__":
+    run(warmup)

@@ -1,0 +1,238 @@
+"""Accuracy: worked by hand, checked against scikit-learn, and on real maps."""
+
+import csv
+import inspect
+import json
+
+import numpy as np
+import pytest
+from stores import make_prediction, one_hot
+
+from special_steps.errors import UserError
+from special_steps.evaluate import evaluate, scores
+
+NAMES = ["a", "b", "c"]
+
+
+def pixels(*counts: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """(predicted, truth) with `n` pixels of each (truth, predicted, n), as images of one row."""
+    truth = np.concatenate([np.full(n, t) for t, _, n in counts])
+    predicted = np.concatenate([np.full(n, p) for _, p, n in counts])
+    return predicted[None].astype("u1"), truth[None].astype("u1")
+
+
+def per_class(found, key):
+    return [row[key] for row in found["classes"]]
+
+
+# --- worked by hand -------------------------------------------------------------------------------
+
+
+def test_a_confusion_matrix_worked_by_hand():
+    """Reference a: 8 as a, 2 as b. b: 1 as a, 5 as b. c: 1 as b, 3 as c. 20 pixels, 16 right.
+
+    Rows 10, 6, 4; columns 9, 8, 3. Chance (10*9 + 6*8 + 4*3) / 400 = 0.375;
+    kappa (0.8 - 0.375) / 0.625 = 0.68.
+    """
+    found = scores(*pixels((1, 1, 8), (1, 2, 2), (2, 1, 1), (2, 2, 5), (3, 2, 1), (3, 3, 3)), NAMES)
+    assert found["confusion"] == [[8, 2, 0], [1, 5, 0], [0, 1, 3]]
+    assert found["oa"] == pytest.approx(0.8)
+    assert found["aa"] == pytest.approx((8 / 10 + 5 / 6 + 3 / 4) / 3)
+    assert found["kappa"] == pytest.approx(0.68)
+    assert found["pixels"] == 20
+    assert [row["class"] for row in found["classes"]] == NAMES
+    assert per_class(found, "recall") == pytest.approx([8 / 10, 5 / 6, 3 / 4])
+    assert per_class(found, "precision") == pytest.approx([8 / 9, 5 / 8, 1])
+    assert per_class(found, "f1") == pytest.approx([16 / 19, 10 / 14, 6 / 7])
+    assert per_class(found, "iou") == pytest.approx([8 / 11, 5 / 9, 3 / 4])
+    assert per_class(found, "pixels") == [10, 6, 4]
+
+
+def test_unlabelled_pixels_and_pixels_without_data_do_not_count():
+    plain = pixels((1, 1, 5), (2, 1, 2), (3, 3, 1))
+    more = pixels((1, 1, 5), (2, 1, 2), (3, 3, 1), (0, 1, 50), (0, 0, 9), (2, 0, 30))
+    assert scores(*more, NAMES) == scores(*plain, NAMES)
+
+
+def test_a_class_that_the_reference_does_not_have():
+    """c is predicted but never true: its recall is not defined and not in the mean."""
+    found = scores(*pixels((1, 1, 6), (1, 3, 2), (2, 2, 2)), NAMES)
+    assert per_class(found, "recall") == [0.75, 1, None]
+    assert per_class(found, "precision") == [1, 1, 0]
+    assert per_class(found, "f1") == pytest.approx([12 / 14, 1, 0])
+    assert per_class(found, "iou") == pytest.approx([0.75, 1, 0])
+    assert found["aa"] == pytest.approx(0.875)
+
+
+def test_a_class_that_no_pixel_gets():
+    found = scores(*pixels((1, 1, 6), (3, 1, 2)), NAMES)
+    assert per_class(found, "recall") == [1, None, 0]
+    assert per_class(found, "precision") == [0.75, None, None]
+    assert per_class(found, "f1")[1:] == [None, 0]
+    assert per_class(found, "iou")[1:] == [None, 0]
+    assert found["aa"] == 0.5
+    assert found["kappa"] == pytest.approx(0)  # all in one class: no better than chance
+
+
+def test_all_of_one_class_in_both():
+    found = scores(*pixels((2, 2, 9)), NAMES)
+    assert (found["oa"], found["aa"], found["kappa"]) == (1, 1, 1)
+
+
+def test_all_of_one_class_but_another():
+    found = scores(*pixels((2, 1, 9)), NAMES)
+    assert (found["oa"], found["aa"], found["kappa"]) == (0, 0, 0)
+
+
+def test_a_single_class():
+    found = scores(*pixels((1, 1, 4), (0, 1, 3)), ["water"])
+    assert found["oa"] == 1
+    assert found["confusion"] == [[4]]
+
+
+def test_nothing_to_compare_is_an_error():
+    with pytest.raises(UserError, match="no labelled pixel"):
+        scores(*pixels((0, 1, 5), (2, 0, 3)), NAMES)
+
+
+def test_many_pixels_do_not_overflow():
+    """255 classes in uint8, and counts whose squares pass 32 bits."""
+    truth = np.tile(np.arange(1, 256, dtype="u1"), (1000, 1))
+    found = scores(truth, truth, [str(i) for i in range(255)])
+    assert found["oa"] == found["kappa"] == 1
+    found = scores(*pixels((1, 1, 300_000), (2, 1, 100_000), (2, 2, 100_000)), ["a", "b"])
+    # rows 300000, 200000; columns 400000, 100000: chance 0.56, agreement 0.8
+    assert found["kappa"] == pytest.approx(0.24 / 0.44)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_equal_scikit_learns(seed):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 6, (30, 40)).astype("u1")
+    predicted = np.where(rng.random((30, 40)) < 0.6, truth, rng.integers(0, 6, (30, 40)))
+    predicted = predicted.astype("u1")
+    found = scores(predicted, truth, list("abcde"))
+    both = (truth > 0) & (predicted > 0)
+    t, p = truth[both], predicted[both]
+    assert found["oa"] == pytest.approx(sklearn.accuracy_score(t, p))
+    assert found["aa"] == pytest.approx(sklearn.balanced_accuracy_score(t, p))
+    assert found["kappa"] == pytest.approx(sklearn.cohen_kappa_score(t, p))
+    for key in ("recall", "precision", "f1", "iou"):
+        theirs = getattr(sklearn, f"{key.replace('iou', 'jaccard')}_score")
+        wanted = theirs(t, p, average=None)
+        np.testing.assert_allclose(per_class(found, key), wanted)
+
+
+# --- the step -------------------------------------------------------------------------------------
+
+
+def run(tmp_path, prediction, truth, **options):
+    files = {key: tmp_path / "out" / key for key in ("metrics", "classes", "confusion")}
+    about = {"scene": "s", "run": "hsi", "seed": 3, "stage": "final"}
+    evaluate(
+        prediction=prediction, paths=[truth], about=about, **files, **{"unlabelled": [0]} | options
+    )
+    return [files[key].read_text() for key in ("metrics", "classes", "confusion")]
+
+
+def files_of(tmp_path, truth, predicted, names=NAMES, nodata=None):
+    np.savez(tmp_path / "truth.npz", gt=truth)
+    prediction = make_prediction(tmp_path / "p.zarr", one_hot(predicted, len(names)), names, nodata)
+    return prediction, tmp_path / "truth.npz"
+
+
+def test_the_options_are_those_of_the_rule():
+    wanted = (
+        "prediction paths variable axes shape labels unlabelled about metrics classes confusion"
+    )
+    assert set(inspect.signature(evaluate).parameters) == set(wanted.split())
+
+
+def test_labels_are_matched_by_name_not_by_order(tmp_path):
+    truth = np.array([[7, 7, 7, 20], [20, 3, 0, 99]])
+    predicted = np.array([[1, 1, 2, 2], [2, 3, 1, 1]])
+    metrics, classes, confusion = run(
+        tmp_path,
+        *files_of(tmp_path, truth, predicted),
+        labels={"c": 3, "b": 20, "a": 7},
+        unlabelled=[0, 99],
+    )
+    found = json.loads(metrics)
+    assert found["confusion"] == [[2, 1, 0], [0, 2, 0], [0, 0, 1]]
+    assert found["oa"] == pytest.approx(5 / 6)
+    assert {k: found[k] for k in ("scene", "run", "seed", "stage")} == {
+        "scene": "s", "run": "hsi", "seed": 3, "stage": "final"
+    }  # fmt: skip
+    rows = list(csv.DictReader(classes.splitlines()))
+    assert [row["class"] for row in rows] == NAMES
+    assert float(rows[0]["recall"]) == pytest.approx(2 / 3)
+    assert confusion == "reference,a,b,c\na,2,1,0\nb,0,2,0\nc,0,0,1\n"
+
+
+def test_undefined_scores_are_null_and_empty_never_nan(tmp_path):
+    truth, predicted = np.array([[1, 1]]), np.array([[1, 1]])
+    metrics, classes, _ = run(tmp_path, *files_of(tmp_path, truth, predicted), labels={"a": 1})
+    assert "NaN" not in metrics
+    assert json.loads(metrics)["classes"][1]["recall"] is None
+    assert classes.splitlines()[2] == "b,,,,,0"
+
+
+def test_class_names_with_commas_stay_whole(tmp_path):
+    names = ['trees, "tall"', "b"]
+    truth = np.array([[1, 2]])
+    _, classes, confusion = run(
+        tmp_path, *files_of(tmp_path, truth, truth, names), labels={names[0]: 1, "b": 2}
+    )
+    assert next(csv.DictReader(classes.splitlines()))["class"] == names[0]
+    assert next(csv.reader(confusion.splitlines())) == ["reference", *names]
+
+
+@pytest.mark.parametrize(
+    ("truth", "options", "words"),
+    [
+        (np.ones((3, 2)), {"labels": {"a": 1}}, ["3 x 2", "2 x 3"]),
+        (np.ones((2, 3)), {"labels": {"x": 1}}, ["'x'", "'a', 'b', 'c'"]),
+        (np.full((2, 3), 5), {"labels": {"a": 1}}, ["5"]),
+        (np.ones((2, 3)), {"labels": {"a": 1, "b": 1}}, ["'a' and 'b' both have label 1"]),
+        (np.zeros((2, 3)), {"labels": {"a": 1}}, ["no labelled pixel"]),
+        (np.ones((2, 3)), {"labels": {"a": 1}, "variable": "map"}, ["map", "gt"]),
+    ],
+)
+def test_ground_truth_that_does_not_fit(tmp_path, truth, options, words):
+    files = files_of(tmp_path, truth, np.ones((2, 3), int))
+    with pytest.raises(UserError) as caught:
+        run(tmp_path, *files, **options)
+    for word in ("truth.npz", *words):
+        assert word in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_masked_pixels_of_the_scene_are_not_counted(tmp_path):
+    nodata = np.array([[True, False, False]])
+    files = files_of(tmp_path, np.array([[1, 2, 2]]), np.array([[1, 2, 1]]), nodata=nodata)
+    found = json.loads(run(tmp_path, *files, labels={"a": 1, "b": 2})[0])
+    assert found["pixels"] == 2
+    assert found["oa"] == 0.5
+
+
+# --- real maps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scene", "truth", "options"),
+    [
+        ("samson_65_0", "data/scenes/samson/Samson.mat", {"variable": "S_GT"}),
+        ("samson_80_1", "pseudo/samson_gt.npz", {"variable": "gt"}),
+        ("muufl_50_2", "data/scenes/muufl/muufl_90x90.mat", {"variable": "label"}),
+    ],
+)
+def test_real_maps_have_the_scores_that_came_with_them(tmp_path, shared, scene, truth, options):
+    given = np.load(shared / "pseudo" / f"{scene}.npz")
+    names = [str(n) for n in np.load(shared / "pseudo" / f"{scene.split('_')[0]}_gt.npz")["names"]]
+    prediction = make_prediction(tmp_path / "p.zarr", given["probs"].transpose(2, 0, 1), names)
+    labels = {name: i + 1 for i, name in enumerate(names)}
+    metrics, _, _ = run(tmp_path, prediction, shared / truth, labels=labels, **options)
+    found = json.loads(metrics)
+    for key in ("oa", "aa", "kappa"):
+        assert found[key] == pytest.approx(float(given[key]), abs=1e-6)

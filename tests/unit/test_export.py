@@ -1,0 +1,358 @@
+"""Maps that people open: GeoTIFFs as GIS programs read them, and the picture."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from PIL import Image
+from rasterio.crs import CRS
+from stores import make_prediction, make_rgb, make_store, one_hot
+
+from special_steps.errors import UserError
+from special_steps.export import NO_DATA, category_names, colours, export, picture
+from special_steps.ingest import ingest
+from special_steps.rgb import rgb
+
+UTM = CRS.from_epsg(32633).to_wkt()
+RARE = "+proj=gnom +lat_0=10 +lon_0=3 +datum=WGS84"  # no EPSG code, and GeoTIFF has keys for few
+AFFINE = [30.0, 0.0, 369000.0, 0.0, -30.0, 5808000.0]
+NAMES = ["water", "trees", "bare soil"]
+MANY = [
+    "water", "trees", "grass", "bare soil", "asphalt", "metal roof", "self-blocking bricks",
+    "bitumen", "tiles", "shadows", "meadows", "broad-leaved woodland", "solar panels", "railway",
+    "concrete pavement", "artificial turf", "parking lot with cars", "swimming pool", "greenhouse",
+    "quarry", "cropland", "vineyard", "sand", "wetland", "snow",
+]  # fmt: skip
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+# --- colours --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 6, 20, 25])
+@pytest.mark.parametrize("kind", ["known and unknown", "unknown"])
+def test_colours_differ_to_the_eye(count, kind):
+    names = MANY[:count] if kind == "known and unknown" else [f"kind {i}" for i in range(count)]
+    found = colours(names)
+    assert len(found) == count
+    for a, b in itertools.combinations([*found, NO_DATA], 2):
+        assert np.linalg.norm(np.subtract(to_rgb(a), to_rgb(b))) > 0.15, (a, b)
+
+
+def test_colours_of_255_classes_differ():
+    found = colours([f"kind {i}" for i in range(255)])
+    assert len(set(found)) == 255
+    assert NO_DATA not in found
+
+
+def test_colours_are_stable_and_do_not_depend_on_the_order_for_known_words():
+    assert colours(MANY) == colours(list(MANY))
+    first = dict(zip(NAMES, colours(NAMES), strict=True))
+    mixed = ["something", *reversed(NAMES), "else"]
+    assert {n: c for n, c in zip(mixed, colours(mixed), strict=True) if n in NAMES} == first
+
+
+def test_known_words_have_their_usual_colour():
+    blue, green, brown = (to_rgb(c) for c in colours(["Lake water", "Pine forest", "Bare soil"]))
+    assert max(blue) == blue[2]
+    assert max(green) == green[1]
+    assert brown[0] > brown[1] > brown[2]
+
+
+def test_a_word_inside_another_word_does_not_count():
+    assert colours(["broadband mast"])[0] != colours(["road"])[0]
+    assert colours(["roads"]) == colours(["road"])
+
+
+def test_two_classes_of_one_word_differ():
+    assert len(set(colours(["deep water", "shallow water", "waterway"]))) == 3
+
+
+# --- GeoTIFF --------------------------------------------------------------------------------------
+
+
+def exported(tmp_path, labels, names=NAMES, nodata=None, crs=UTM, transform=AFFINE):
+    labels = np.asarray(labels)
+    probabilities = 0.6 * one_hot(labels, len(names)) + 0.4 / len(names)
+    nodata = np.zeros(labels.shape, bool) if nodata is None else nodata
+    prediction = make_prediction(
+        tmp_path / "final.zarr", probabilities, names, nodata, crs, transform
+    )
+    out = tmp_path / "out"
+    export(
+        prediction=prediction,
+        rgb=make_rgb(tmp_path / "rgb.zarr", nodata),
+        classes=out / "map.tif",
+        confidence=out / "confidence.tif",
+        picture_file=out / "map.png",
+    )
+    return out
+
+
+LABELS = np.random.default_rng(0).integers(1, 4, (30, 40))
+MASK = np.zeros((30, 40), bool)
+MASK[:5, :6] = True
+
+
+def test_the_class_map(tmp_path):
+    out = exported(tmp_path, LABELS, nodata=MASK)
+    with rasterio.open(out / "map.tif") as raster:
+        assert raster.driver == "GTiff"
+        assert raster.count == 1
+        assert raster.dtypes == ("uint8",)
+        assert raster.nodata == 0
+        assert raster.crs == CRS.from_epsg(32633)
+        assert list(raster.transform)[:6] == AFFINE
+        data = raster.read(1)
+        np.testing.assert_array_equal(data[~MASK], LABELS[~MASK])
+        assert (data[MASK] == 0).all()
+        np.testing.assert_array_equal(raster.dataset_mask() == 0, MASK)
+        table = raster.colormap(1)
+        for i, colour in enumerate(colours(NAMES)):
+            np.testing.assert_allclose(
+                np.array(table[i + 1]) / 255, (*to_rgb(colour), 1), atol=3e-3
+            )
+        tags = raster.tags()
+        assert [tags[f"CLASS_{i}"] for i in (1, 2, 3)] == NAMES
+        assert raster.descriptions == ("land cover",)
+        assert raster.profile["compress"] == "deflate"
+
+
+def test_gdal_reads_the_class_names(tmp_path):
+    """Rasterio does not show category names, but GDAL's VRT copies what GDAL has read."""
+    names = ["water", "trees & <shrubs>", "bäume"]
+    out = exported(tmp_path, LABELS, names)
+    with rasterio.open(out / "map.tif") as raster:
+        assert str(out / "map.tif.aux.xml") in raster.files
+        rasterio.shutil.copy(raster, out / "copy.vrt", driver="VRT")
+    text = (out / "copy.vrt").read_text(encoding="utf-8")
+    found = re.findall(r"<Category>(.*?)</Category>", text)
+    assert found == ["no data", "water", "trees &amp; &lt;shrubs&gt;", "bäume"]
+
+
+def test_category_names_by_hand():
+    assert category_names(["a", "b"]) == (
+        '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category>no data</Category>'
+        "<Category>a</Category><Category>b</Category></CategoryNames></PAMRasterBand></PAMDataset>\n"
+    )
+
+
+def test_the_confidence(tmp_path):
+    out = exported(tmp_path, LABELS, nodata=MASK)
+    with rasterio.open(out / "confidence.tif") as raster:
+        assert raster.dtypes == ("float32",)
+        assert np.isnan(raster.nodata)
+        data = raster.read(1)
+        assert np.isnan(data[MASK]).all()
+        np.testing.assert_allclose(data[~MASK], 0.6, atol=1e-6)
+        np.testing.assert_array_equal(raster.dataset_mask() == 0, MASK)
+        assert raster.crs == CRS.from_epsg(32633)
+        assert "confidence" in raster.descriptions[0]
+
+
+def test_a_scene_without_georeference(tmp_path):
+    out = exported(tmp_path, LABELS, crs=None, transform=None)
+    with rasterio.open(out / "map.tif") as raster:
+        assert raster.crs is None
+        assert raster.transform.is_identity
+
+
+def test_a_transform_without_crs_is_kept(tmp_path):
+    out = exported(tmp_path, LABELS, crs=None)
+    with rasterio.open(out / "map.tif") as raster:
+        assert raster.crs is None
+        assert list(raster.transform)[:6] == AFFINE
+
+
+def test_a_rotated_grid_is_kept(tmp_path):
+    turned = [2.0, 1.0, 100.0, 1.0, -2.0, 200.0]
+    out = exported(tmp_path, LABELS, transform=turned)
+    with rasterio.open(out / "map.tif") as raster:
+        assert list(raster.transform)[:6] == turned
+
+
+@pytest.mark.parametrize(
+    "crs",
+    [UTM, 'LOCAL_CS["site grid",UNIT["metre",1]]', CRS.from_string(RARE).to_wkt()],
+    ids=["utm", "local", "rare"],
+)
+def test_no_other_files_are_left(tmp_path, crs):
+    """GDAL puts what a TIFF can't hold into side files of its own."""
+    out = exported(tmp_path, LABELS, crs=crs)
+    assert {p.name for p in out.iterdir()} == {
+        "map.tif", "map.tif.aux.xml", "confidence.tif", "map.png"
+    }  # fmt: skip
+    with rasterio.open(out / "map.tif") as raster:
+        assert raster.crs == CRS.from_wkt(crs)
+
+
+def test_255_classes(tmp_path):
+    labels = np.arange(1, 256).reshape(15, 17)
+    out = exported(tmp_path, labels, [f"kind {i}" for i in range(255)])
+    with rasterio.open(out / "map.tif") as raster:
+        np.testing.assert_array_equal(raster.read(1), labels)
+        assert len({raster.colormap(1)[i] for i in range(1, 256)}) == 255
+
+
+def test_export_again_replaces(tmp_path):
+    exported(tmp_path, LABELS)
+    out = exported(tmp_path, LABELS[::-1])
+    with rasterio.open(out / "map.tif") as raster:
+        np.testing.assert_array_equal(raster.read(1), LABELS[::-1])
+
+
+def test_nothing_is_written_when_a_store_is_missing(tmp_path):
+    prediction = make_prediction(tmp_path / "p.zarr", one_hot(LABELS, 3), NAMES)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"rgb\.zarr"):
+        export(
+            prediction=prediction,
+            rgb=tmp_path / "rgb.zarr",
+            classes=out / "map.tif",
+            confidence=out / "confidence.tif",
+            picture_file=out / "map.png",
+        )
+    assert not out.exists()
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+
+def drawn(height, width, names, nodata=True):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, len(names) + 1, (height, width)).astype("u1")
+    confidence = rng.random((height, width), np.float32)
+    if nodata:
+        labels[: -(-height // 5), : -(-width // 5)] = 0
+        confidence[labels == 0] = np.nan
+    figure = picture(rng.random((height, width, 3), np.float32), labels, confidence, names)
+    figure.set_dpi(80)
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(95, 95), (300, 60), (60, 300), (1200, 80), (80, 1200), (5, 4)]
+)
+@pytest.mark.parametrize("names", [["water"], NAMES, MANY[:20]], ids=["1", "3", "20"])
+def test_nothing_overlaps_or_is_cut_off(height, width, names):
+    figure = drawn(height, width, names)
+    (legend,) = figure.legends
+    whole = figure.bbox
+    box = legend.get_window_extent()
+    texts = [t.get_window_extent() for t in legend.get_texts()]
+    assert len(texts) == len(names) + 1  # and "no data"
+    for one in (box, *texts, *(a.get_tightbbox() for a in figure.axes)):
+        assert one.x0 >= whole.x0 - 1
+        assert one.x1 <= whole.x1 + 1
+        assert one.y0 >= whole.y0 - 1
+        assert one.y1 <= whole.y1 + 1
+    for a, b in itertools.combinations(texts, 2):
+        assert not a.overlaps(b)
+    for axis in figure.axes:
+        assert not axis.get_tightbbox().overlaps(box)
+    panels = [a.get_window_extent() for a in figure.axes]
+    for a, b in itertools.combinations(panels, 2):
+        assert not a.padded(-1).overlaps(b.padded(-1))
+    titles = [a.title.get_window_extent() for a in figure.axes[:3]]
+    for a, b in itertools.combinations(titles, 2):
+        assert not a.overlaps(b)
+    pixels = whole.width * whole.height
+    assert 1e5 < pixels < 4e6
+    assert sum(p.width * p.height for p in panels[:3]) > 0.15 * pixels  # not mostly white
+
+
+def test_panels_are_side_by_side_or_one_below_the_other():
+    tall = [a.get_window_extent() for a in drawn(300, 100, NAMES).axes[:3]]
+    assert tall[0].x1 < tall[1].x0
+    wide = [a.get_window_extent() for a in drawn(100, 300, NAMES).axes[:3]]
+    assert wide[0].y0 > wide[1].y1
+
+
+def test_the_legend_tells_shares_of_the_pixels_with_data():
+    labels = np.zeros((10, 100), "u1")
+    labels[:5] = 1
+    labels[5:9] = 2
+    labels[9, :2] = 3
+    names = ["water", "trees", "bare soil", "roof"]
+    figure = picture(np.zeros((10, 100, 3), "f4"), labels, np.zeros((10, 100), "f4"), names)
+    found = [t.get_text() for t in figure.legends[0].get_texts()]
+    # 500, 400, 2 and 0 of 902
+    assert found == ["water (55 %)", "trees (44 %)", "bare soil (<1 %)", "roof (0 %)", "no data"]
+
+
+def test_a_scene_without_gaps_has_no_entry_for_them():
+    texts = drawn(50, 50, NAMES, nodata=False).legends[0].get_texts()
+    assert len(texts) == 3
+    assert "no data" not in texts[-1].get_text()
+
+
+def test_the_png_has_the_classes_colours(tmp_path):
+    labels = np.ones((20, 20), int)
+    labels[:, 10:] = 2
+    out = exported(tmp_path, labels)
+    image = np.asarray(Image.open(out / "map.png").convert("RGB"))
+    assert image.shape[1] > 1000
+    for colour in colours(NAMES)[:2]:
+        wanted = np.round(255 * np.array(to_rgb(colour)))
+        share = (np.abs(image - wanted).max(-1) <= 1).mean()
+        assert 0.08 < share < 0.2  # half of a third of the picture, besides its margins
+
+
+def test_a_large_scene_is_thinned(tmp_path):
+    figure = drawn(2500, 2300, NAMES)
+    shown = figure.axes[1].get_images()[0].get_array()
+    assert shown.shape == (1250, 1150)
+
+
+# --- a real scene ---------------------------------------------------------------------------------
+
+
+def test_enmap_tile(tmp_path, shared):
+    """A georeferenced satellite tile: where it is, it stays."""
+    tiles = sorted((shared / "data" / "scenes" / "enmap_potsdam").rglob("*.tif"))
+    tile = next(t for t in tiles if rasterio.open(t).count > 100)
+    ingest(cube=tile, out=tmp_path / "cube.zarr")
+    rgb(
+        cube=tmp_path / "cube.zarr",
+        out=tmp_path / "rgb.zarr",
+        wavelengths=[655, 553, 451],
+        percentiles=[0.1, 99.9],
+    )
+    with rasterio.open(tile) as raster:
+        crs, transform, size = raster.crs, raster.transform, raster.shape
+    labels = np.random.default_rng(0).integers(1, 4, size)
+    prediction = make_prediction(
+        tmp_path / "p.zarr", one_hot(labels, 3), NAMES, crs=crs.to_wkt(), transform=list(transform)[:6]
+    )  # fmt: skip
+    export(
+        prediction=prediction,
+        rgb=tmp_path / "rgb.zarr",
+        classes=tmp_path / "map.tif",
+        confidence=tmp_path / "confidence.tif",
+        picture_file=tmp_path / "map.png",
+    )
+    for name in ("map.tif", "confidence.tif"):
+        with rasterio.open(tmp_path / name) as raster:
+            assert raster.crs == crs
+            assert raster.transform == transform
+            assert raster.shape == size
+    assert Image.open(tmp_path / "map.png").format == "PNG"
+
+
+def test_a_store_of_another_kind_is_refused(tmp_path):
+    store = make_store(tmp_path / "x.zarr", {"class_names": NAMES}, nodata=MASK)
+    with pytest.raises(UserError, match=r"x\.zarr: no array 'labels'"):
+        export(
+            prediction=store,
+            rgb=store,
+            classes=tmp_path / "m.tif",
+            confidence=tmp_path / "c.tif",
+            picture_file=tmp_path / "m.png",
+        )

@@ -1,0 +1,264 @@
+"""Fusing scales, and bringing one's own pseudo-labels."""
+
+import numpy as np
+import pytest
+import rasterio
+from stores import make_rgb, make_store
+
+from special_steps.errors import UserError
+from special_steps.fuse import fuse, fused, read_map
+from special_steps.store import open_store
+
+NAMES = ["soil", "tree", "water"]
+HERE = np.zeros((4, 5), bool)  # no pixel without data
+
+
+def probabilities(seed: int = 0, shape: tuple[int, ...] = (3, 4, 5)) -> np.ndarray:
+    drawn = np.random.default_rng(seed).random(shape, np.float32)
+    return drawn / drawn.sum(0)
+
+
+def result(path):
+    found = open_store(
+        path, probabilities=("class", "y", "x"), labels=("y", "x"), margin=("y", "x")
+    )
+    return found["probabilities"][:], found["labels"][:], found["margin"][:]
+
+
+# --- the mean -------------------------------------------------------------------------------------
+
+
+def test_the_mean_of_scales_by_hand():
+    first = np.array([[[0.8, 0.1]], [[0.2, 0.9]]], "f4")
+    second = np.array([[[0.4, 0.3]], [[0.6, 0.7]]], "f4")
+    found = fused([first, second])
+    np.testing.assert_allclose(found, [[[0.6, 0.2]], [[0.4, 0.8]]], atol=1e-7)
+    assert found.dtype == np.float32
+
+
+def test_three_scales_count_the_same():
+    maps = [probabilities(seed) for seed in range(3)]
+    np.testing.assert_allclose(fused(maps), np.mean(maps, axis=0), atol=1e-6)
+
+
+def test_the_inputs_are_left_alone():
+    maps = [probabilities(0), probabilities(1)]
+    before = [m.copy() for m in maps]
+    fused(maps)
+    np.testing.assert_array_equal(maps, before)
+
+
+def test_scores_that_do_not_sum_to_1_are_normalised():
+    scores = np.array([[[2, 30]], [[6, 10]]], "f4")
+    np.testing.assert_allclose(fused([scores]), [[[0.25, 0.75]], [[0.75, 0.25]]])
+
+
+def test_a_pixel_of_zeros_becomes_uniform():
+    scores = np.array([[[0.0, 1]], [[0, 0]], [[0, 0]], [[0, 3]]], "f4")
+    np.testing.assert_allclose(fused([scores])[:, 0], [[0.25, 0.25], [0.25, 0], [0.25, 0], [0.25, 0.75]])  # fmt: skip
+
+
+# --- the step -------------------------------------------------------------------------------------
+
+
+def test_two_scales_end_to_end(tmp_path):
+    nodata = HERE.copy()
+    nodata[0, :2] = True
+    maps = [
+        make_store(tmp_path / f"scale-{i}.zarr", probabilities=probabilities(i)) for i in (1, 2)
+    ]
+    fuse(
+        maps=maps,
+        rgb=make_rgb(tmp_path / "rgb.zarr", nodata),
+        out=tmp_path / "p.zarr",
+        class_names=NAMES,
+    )
+    found, labels, margin = result(tmp_path / "p.zarr")
+    wanted = (probabilities(1) + probabilities(2)) / 2
+    np.testing.assert_allclose(found[:, ~nodata], wanted[:, ~nodata], atol=1e-6)
+    np.testing.assert_array_equal(labels[~nodata], wanted.argmax(0)[~nodata] + 1)
+    ordered = np.sort(wanted, 0)
+    np.testing.assert_allclose(margin[~nodata], (ordered[-1] - ordered[-2])[~nodata], atol=1e-6)
+    assert (labels[nodata] == 0).all()
+    assert (found[:, nodata] == 0).all()
+    store = open_store(tmp_path / "p.zarr")
+    assert store.attrs["class_names"] == NAMES
+    assert set(store.attrs["provenance"]["inputs"]) == {*map(str, maps), str(tmp_path / "rgb.zarr")}
+
+
+def test_the_georeference_is_passed_on(tmp_path):
+    rgb = make_store(
+        tmp_path / "rgb.zarr",
+        {"crs": "EPSG:32633", "transform": [1, 0, 2, 0, -1, 3]},
+        rgb=np.zeros((3, 4, 5), "f4"),
+        nodata=HERE,
+    )
+    scale = make_store(tmp_path / "s.zarr", probabilities=probabilities())
+    fuse(maps=[scale], rgb=rgb, out=tmp_path / "p.zarr", class_names=NAMES)
+    attributes = open_store(tmp_path / "p.zarr").attrs
+    assert attributes["crs"] == "EPSG:32633"
+    assert attributes["transform"] == [1, 0, 2, 0, -1, 3]
+
+
+def test_one_class(tmp_path):
+    scale = make_store(tmp_path / "s.zarr", probabilities=np.ones((1, 4, 5), "f4"))
+    fuse(
+        maps=[scale],
+        rgb=make_rgb(tmp_path / "rgb.zarr", HERE),
+        out=tmp_path / "p.zarr",
+        class_names=["water"],
+    )
+    found, labels, margin = result(tmp_path / "p.zarr")
+    assert (found == 1).all()
+    assert (labels == 1).all()
+    assert (margin == 1).all()
+
+
+# --- a map of one's own ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scene", ["samson_65_0", "muufl_50_2"])
+def test_own_pseudo_labels_from_npz(tmp_path, shared, scene):
+    file = shared / "pseudo" / f"{scene}.npz"
+    given = np.load(file)
+    truth = np.load(shared / "pseudo" / f"{scene.split('_')[0]}_gt.npz")
+    height, width, count = given["probs"].shape
+    fuse(
+        maps=[file],
+        rgb=make_rgb(tmp_path / "rgb.zarr", np.zeros((height, width), bool)),
+        out=tmp_path / "p.zarr",
+        class_names=[str(n) for n in truth["names"]],
+    )
+    found, labels, _ = result(tmp_path / "p.zarr")
+    assert found.shape == (count, height, width)
+    np.testing.assert_allclose(found, given["probs"].transpose(2, 0, 1), atol=1e-6)
+    assert (labels == truth["gt"])[truth["gt"] > 0].mean() == pytest.approx(given["oa"], abs=1e-9)
+
+
+def write_tiff(path, data):
+    profile = {"driver": "GTiff", "count": data.shape[0], "dtype": data.dtype.name,
+               "height": data.shape[1], "width": data.shape[2]}  # fmt: skip
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(data)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_own_pseudo_labels_from_geotiff(tmp_path, dtype):
+    data = (100 * probabilities()).astype(dtype)
+    file = write_tiff(tmp_path / "own.tif", data)
+    fuse(
+        maps=[file],
+        rgb=make_rgb(tmp_path / "rgb.zarr", HERE),
+        out=tmp_path / "p.zarr",
+        class_names=NAMES,
+    )
+    found, _, _ = result(tmp_path / "p.zarr")
+    np.testing.assert_allclose(found, data / data.sum(0, dtype="f8"), atol=1e-6)
+
+
+def test_values_of_masked_pixels_do_not_matter(tmp_path):
+    nodata = HERE.copy()
+    nodata[1, 1] = nodata[2, 2] = True
+    data = probabilities()
+    data[:, 1, 1], data[:, 2, 2] = np.nan, -9999
+    np.savez(tmp_path / "own.npz", probs=data.transpose(1, 2, 0))
+    found = read_map(tmp_path / "own.npz", NAMES, nodata)
+    np.testing.assert_array_equal(found[:, ~nodata], data[:, ~nodata])
+    assert (found[:, nodata] == 0).all()
+    with pytest.raises(UserError, match="finite and not negative"):
+        read_map(tmp_path / "own.npz", NAMES, HERE)
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def refused(path, *words, names=NAMES):
+    with pytest.raises(UserError) as caught:
+        read_map(path, names, HERE)
+    for word in (str(path), *words):
+        assert word in str(caught.value)
+
+
+def test_a_missing_map(tmp_path):
+    refused(tmp_path / "no.npz", "no such file")
+    refused(tmp_path / "no.tif", "no such file")
+    refused(tmp_path / "no.zarr", "no such store")
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (4, 5, 2), (3, 4, 5)])
+def test_a_map_of_another_size(tmp_path, shape):
+    np.savez(tmp_path / "a.npz", probs=np.ones(shape))
+    scene = "3 classes (soil, tree, water) of (4, 5)"
+    refused(tmp_path / "a.npz", f"{shape[2]} classes of {shape[:2]}", scene)
+
+
+def test_a_flat_map(tmp_path):
+    np.savez(tmp_path / "a.npz", probs=np.ones((20, 3)))
+    refused(tmp_path / "a.npz", "(20, 3)", "must be (y, x, class)")
+
+
+def test_npz_with_other_names(tmp_path):
+    np.savez(tmp_path / "a.npz", labels=np.ones(3), margin=np.ones(3))
+    refused(tmp_path / "a.npz", "no array 'probs'", "labels, margin")
+
+
+def test_npz_that_is_none(tmp_path):
+    (tmp_path / "a.npz").write_text("text")
+    refused(tmp_path / "a.npz", "not an .npz")
+    np.save(tmp_path / "b.npy", np.ones(3))
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    refused(tmp_path / "b.npz", "not an .npz")
+
+
+def test_npz_cut_short(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", probs=probabilities().transpose(1, 2, 0))
+    whole = (tmp_path / "a.npz").read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
+    refused(tmp_path / "a.npz", "not an .npz")
+
+
+def test_npz_with_changed_bytes(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", probs=probabilities().transpose(1, 2, 0))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[150:170] = bytes(20)
+    (tmp_path / "a.npz").write_bytes(data)
+    refused(tmp_path / "a.npz", "cannot be read")
+
+
+def test_pickled_objects_are_never_loaded(tmp_path):
+    np.savez(tmp_path / "a.npz", probs=np.array([[[{}]]], dtype=object))
+    refused(tmp_path / "a.npz", "cannot be read")
+
+
+def test_words_are_no_probabilities(tmp_path):
+    np.savez(tmp_path / "a.npz", probs=np.full((4, 5, 3), "x"))
+    refused(tmp_path / "a.npz", "probabilities are numbers")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1])
+def test_values_that_are_no_probabilities(tmp_path, value):
+    data = probabilities().transpose(1, 2, 0).copy()
+    data[2, 3, 1] = value
+    np.savez(tmp_path / "a.npz", probs=data)
+    refused(tmp_path / "a.npz", "finite and not negative")
+
+
+def test_a_raster_that_is_none(tmp_path):
+    (tmp_path / "a.tif").write_text("text")
+    refused(tmp_path / "a.tif", "cannot be read as a raster")
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_raster_with_another_number_of_bands(tmp_path):
+    write_tiff(tmp_path / "a.tif", np.ones((4, 4, 5), "f4"))
+    refused(tmp_path / "a.tif", "4 classes", "3 classes")
+
+
+def test_nothing_is_written_when_a_map_does_not_fit(tmp_path):
+    np.savez(tmp_path / "a.npz", probs=np.ones((4, 5, 2)))
+    rgb = make_rgb(tmp_path / "rgb.zarr", HERE)
+    with pytest.raises(UserError):
+        fuse(maps=[tmp_path / "a.npz"], rgb=rgb, out=tmp_path / "p.zarr", class_names=NAMES)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.npz", "rgb.zarr"}

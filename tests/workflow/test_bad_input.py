@@ -1,0 +1,121 @@
+"""Mistakes: one clear message that names file and fix, no training, nothing half-written. And what is no mistake."""
+
+import numpy as np
+import pytest
+import scipy.io
+from conftest import SMALL
+
+from special_steps.store import open_store
+
+BANDS = 30
+NANOMETRES = {"first": 420, "last": 1000}
+
+
+def scene(height=40, width=36) -> np.ndarray:
+    """Two kinds of spectra, dark and bright, with noise: (y, x, band)."""
+    rng = np.random.default_rng(0)
+    dark, bright = np.linspace(0.05, 0.02, BANDS), np.linspace(0.2, 0.6, BANDS)
+    left = (np.arange(width) < width // 2)[None, :, None]
+    return (np.where(left, dark, bright) + rng.normal(0, 0.01, (height, width, BANDS))).clip(0.001)
+
+
+def config(cube=None, classes=("water", "bare soil"), truth=None, **settings) -> dict:
+    cube = {"path": "scene.mat", "wavelengths": NANOMETRES} | (cube or {})
+    entry = {"cube": cube, "classes": list(classes)}
+    if truth:
+        entry["ground_truth"] = {
+            "path": "truth.mat",
+            "labels": {"water": 1, "bare soil": 2},
+        } | truth
+    small = {k: v for k, v in SMALL.items() if k != "scenes"}
+    return small | {"scenes": {"mine": entry}} | settings
+
+
+def write(folder, data, truth=None):
+    scipy.io.savemat(folder / "scene.mat", {"cube": data, "other": np.eye(3)})
+    if truth is not None:
+        scipy.io.savemat(folder / "truth.mat", {"labels": truth})
+
+
+def vit(weights):
+    return {"clips": {"other": {"model": "ViT-B-32", "weights": weights}}, "clip": "other"}
+
+
+MISTAKES = {
+    "missing file": (config({"path": "nowhere.mat"}), ["nowhere.mat"]),
+    "wrong variable": (config({"variable": "cub"}), ["scene.mat", "cub", "cube", "other"]),
+    "two dimensions": (config({"variable": "other"}), ["scene.mat", "other"]),
+    "no wavelengths": (config({"wavelengths": None}), ["scene.mat", "wavelengths"]),
+    "wavelengths without RGB": (
+        config({"wavelengths": {"first": 900, "last": 1700}}),
+        ["900", "1700", "rgb.wavelengths"],
+    ),
+    "unknown CLIP": (
+        config(clips={"x": {"model": "ViT-B-61", "weights": "openai"}}, clip="x"),
+        ["ViT-B-61", "ViT-B-16"],
+    ),
+    "quickgelu": (config(**vit("openai")), ["ViT-B-32-quickgelu"]),
+    "corrupt checkpoint": (config(**vit("broken.safetensors")), ["broken.safetensors"]),
+    "no class": (config(classes=[]), ["scenes.mine.classes", "empty"]),
+    "class twice": (config(classes=["water", "Water"]), ["scenes.mine.classes", "twice"]),
+    "unknown setting": (config(scale=[1]), ["scale", "scales"]),
+    "truth of another shape": (config(truth={"path": "small.mat"}), ["small.mat", "40", "36"]),
+    "truth with an unknown class": (
+        config(truth={"labels": {"water": 1, "lava": 2}}),
+        ["lava", "bare soil"],
+    ),
+    "truth with an unknown label": (config(truth={"labels": {"water": 1}}), ["truth.mat", "2"]),
+    "truth is missing": (config(truth={"path": "no_truth.mat"}), ["no_truth.mat"]),
+    "all NaN": (config({"path": "nan.mat"}), ["nan.mat"]),
+    "pseudo-labels of another shape": (config(pseudo_labels="probs.npz"), ["probs.npz", "2"]),
+}
+
+
+@pytest.mark.parametrize(("wrong", "words"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_before_any_training(run, tmp_path, wrong, words):
+    data = scene()
+    truth = np.ones(data.shape[:2], np.uint8)
+    truth[:, 18:] = 2
+    write(tmp_path, data, truth)
+    scipy.io.savemat(tmp_path / "small.mat", {"labels": truth[:9]})
+    scipy.io.savemat(tmp_path / "nan.mat", {"cube": np.full(data.shape, np.nan)})
+    np.savez(tmp_path / "probs.npz", probs=np.ones((5, 5, 2), np.float32))
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{broken}")
+
+    done = run(tmp_path, wrong)
+    assert done.returncode != 0
+    lines = [line for line in done.stdout.splitlines() if all(w in line for w in words)]
+    assert lines, f"no line names all of {words}"
+    assert "Traceback" not in done.stdout
+    assert not list(tmp_path.glob("results/*/*/seed-*/*")), "training has begun"
+    assert not list(tmp_path.glob("**/.tmp-*")), "something half-written is left"
+
+
+def finals(folder):
+    return open_store(folder / "results/mine/hsi/seed-0/final.zarr")
+
+
+def test_one_class_is_no_mistake(run, tmp_path):
+    write(tmp_path, scene())
+    assert run(tmp_path, config(classes=["water"])).returncode == 0
+    assert (finals(tmp_path)["labels"][:] == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (1, 1), (3, 200)])
+def test_a_tiny_scene_is_no_mistake(run, tmp_path, shape):
+    write(tmp_path, scene(*shape))
+    assert run(tmp_path, config({"variable": "cube", "axes": "y x band"})).returncode == 0
+    assert finals(tmp_path)["labels"].shape == shape
+
+
+def test_a_class_that_no_pixel_gets_is_no_mistake(run, tmp_path):
+    write(tmp_path, scene())
+    probabilities = np.zeros((40, 36, 3), np.float32)
+    probabilities[:, :18, 0] = probabilities[:, 18:, 1] = 0.9
+    probabilities[..., 2] = 0.1
+    np.savez(tmp_path / "probs.npz", probs=probabilities)
+    settings = config(classes=["water", "bare soil", "snow"], pseudo_labels="probs.npz")
+    done = run(tmp_path, settings)
+    assert done.returncode == 0
+    assert "snow" in (tmp_path / "logs/mine/hsi/seed-0/warmup.log").read_text()
+    assert 3 not in finals(tmp_path)["labels"][:]
