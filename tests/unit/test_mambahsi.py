@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from special_steps import mambahsi
 from special_steps.errors import UserError
 from special_steps.mambahsi import Mamba, MambaHSI, load, predict, save
@@ -205,7 +206,9 @@ def test_training_is_deterministic_bit_for_bit(monkeypatch):
 
 
 def test_it_learns_a_separable_scene():
-    torch.set_num_threads(1)  # threads gain nothing on so small a scene, and wait long on a busy machine
+    torch.set_num_threads(
+        1
+    )  # threads gain nothing on so small a scene, and wait long on a busy machine
     cube, labels = scene()
     model = MambaHSI(12, 3)
     train(model, cube, labels, 60)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from special_steps import scan
 from special_steps.scan import causal_conv, parallel_scan, selective_scan
 
