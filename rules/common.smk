@@ -10,8 +10,11 @@ from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(ROOT))
-# steps run from any folder and when the workflow is another workflow's module
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))}; ")
+# Steps run from any folder and when the workflow is another workflow's module. Waiting threads sleep:
+# where cores are shared, torch's spinning ones make everybody (5 x measured) slower.
+shell.prefix(
+    f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))} OMP_WAIT_POLICY=PASSIVE; "
+)
 
 from special_steps.digest import digest_of
 from special_steps.errors import UserError

@@ -11,13 +11,10 @@ import logging
 import math
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -269,19 +266,3 @@ def predict(model: MambaHSI, features: np.ndarray | Tensor) -> np.ndarray:
     with torch.inference_mode():
         cube = torch.as_tensor(features, device=device)[None]
         return model(cube)[0].softmax(0).cpu().numpy()
-
-
-def save(model: MambaHSI, path: Path) -> None:
-    """Write the weights as safetensors (names and shapes from `state_dict`)."""
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
-
-
-def load(model: MambaHSI, path: Path) -> None:
-    """Read weights written by `save` into `model`; UserError when the file is missing or is another network's."""
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{path}: not the weights of this classifier ({reason}); delete the file and run again"
-        ) from error

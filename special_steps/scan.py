@@ -19,9 +19,7 @@ from torch import Tensor
 
 STEPS = 16  # the state is kept every so many tokens; between them the backward pass recomputes it
 CHANNEL_LANES = 32  # widest tile when its lanes are channels
-TILE = (
-    256  # size of a tile when its lanes are sequences: a few tiles fit into the first-level cache
-)
+TILE = 256  # size of a tile when its lanes are sequences: a few fit into the first-level cache
 CONV_TILE = 1024  # size of a tile of the convolution: some tokens of all channels
 FLUSH = 32  # float32 sums over time go into float64 ones every so many tiles
 

@@ -1,6 +1,9 @@
 """What all tests share."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the workflow; before torch is loaded
 
 import pytest
 

@@ -9,13 +9,14 @@ import torch.nn.functional as F
 
 from special_steps import mambahsi
 from special_steps.errors import UserError
-from special_steps.mambahsi import Mamba, MambaHSI, load, predict, save
+from special_steps.mambahsi import Mamba, MambaHSI, predict
 
 
 @pytest.fixture(autouse=True)
-def two_threads():
+def one_thread():
+    """On tensors this small threads gain nothing, and wait for each other long on a busy machine."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
     torch.set_num_threads(before)
@@ -193,6 +194,7 @@ def scene(height=24, width=20, bands=12):
 
 
 def test_training_is_deterministic_bit_for_bit(monkeypatch):
+    torch.set_num_threads(2)
     cube, labels = scene()
     start = MambaHSI(12, 3)
     for keep in (2**19, 0):  # as one segment; recomputed in several
@@ -216,17 +218,3 @@ def test_it_learns_a_separable_scene():
     assert probabilities.shape == (3, 24, 20) and probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
     assert (probabilities.argmax(0) == labels[0].numpy()).mean() > 0.95
-
-
-def test_save_and_load(tmp_path):
-    cube, _ = scene()
-    a, b = MambaHSI(12, 3), MambaHSI(12, 3)
-    save(a, tmp_path / "model.safetensors")
-    load(b, tmp_path / "model.safetensors")
-    np.testing.assert_array_equal(predict(a, cube[0]), predict(b, cube[0]))
-    with pytest.raises(UserError, match=r"model\.safetensors: not the weights of this classifier"):
-        load(MambaHSI(12, 4), tmp_path / "model.safetensors")
-    (tmp_path / "broken.safetensors").write_bytes(b"not a file of tensors")
-    for name in ("broken.safetensors", "absent.safetensors"):
-        with pytest.raises(UserError, match=name):
-            load(b, tmp_path / name)
