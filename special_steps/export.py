@@ -99,6 +99,8 @@ def write_raster(path: Path, data: np.ndarray, crs: str | None, transform, **opt
         "blockysize": 256,
         "nodata": options.get("nodata"),
     }
+    if "colormap" in options:
+        profile["photometric"] = "palette"
     if crs:
         profile["crs"] = CRS.from_wkt(crs)
     if transform:

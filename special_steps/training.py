@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -239,7 +239,7 @@ def save_state(
     tensors["labels"] = torch.from_numpy(labels)
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     with aside(path) as file:
-        save_file(tensors, file, {"mark": mark, "rows": json.dumps(rows)})
+        file.write_bytes(save(tensors, {"mark": mark, "rows": json.dumps(rows)}))
 
 
 def load_state(

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def test_learning_rate_is_a_cosine_between_its_limits():
     assert rates[0] == pytest.approx(1e-3)
     assert rates[50] == pytest.approx((1e-3 + 1e-5) / 2)
     assert rates[100] == pytest.approx(1e-5)
-    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a > b for a, b in pairwise(rates))
     assert training.learning_rate(0, 1, [1e-3, 1e-5]) == pytest.approx(1e-3)
 
 
@@ -134,7 +136,7 @@ def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path):
 def test_a_damaged_state_is_named(tmp_path):
     path = tmp_path / "s.safetensors"
     path.write_bytes(b"no safetensors")
-    with pytest.raises(UserError, match="s.safetensors"):
+    with pytest.raises(UserError, match=r"s\.safetensors"):
         training.load_state(path, *small_model())
 
 
