@@ -10,10 +10,18 @@ from snakemake.exceptions import WorkflowError
 
 ROOT = Path(workflow.current_basedir).parent
 sys.path.insert(0, str(ROOT))
-# Steps run from any folder and when the workflow is another workflow's module. Waiting threads sleep:
-# where cores are shared, torch's spinning ones make everybody (5 x measured) slower.
+# Steps run from any folder, by Snakemake's own Python even when its environment is not activated (unless conda brings
+# another), and when the workflow is another workflow's module. Waiting threads sleep: where cores are shared, torch's
+# spinning ones make everybody (5 x measured) slower.
+own_python = (
+    []
+    if workflow.deployment_settings.deployment_method
+    else [Path(sys.executable).parent]
+)
 shell.prefix(
-    f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(ROOT))} OMP_WAIT_POLICY=PASSIVE; "
+    "set -euo pipefail; export OMP_WAIT_POLICY=PASSIVE"
+    f" PYTHONPATH={shlex.quote(str(ROOT))}"
+    f" PATH={':'.join(shlex.quote(str(p)) for p in own_python)}{':' if own_python else ''}$PATH; "
 )
 
 from special_steps.digest import digest_of
@@ -77,13 +85,17 @@ def class_names(scene):
 
 
 def model_files(clip):
-    """Files that a CLIP is read from: a changed one means other pseudo-labels."""
-    chosen = CLIPS[clip]
-    if chosen["model"] == "bundled":
-        folder = ROOT / "special_steps" / "bundled_clip"
-        return [folder / "model_config.json", folder / "weights.safetensors"]
-    paths = [chosen["model"], chosen["weights"], chosen["jbu_weights"]]
+    """The user's files that a CLIP is read from: a changed one means other pseudo-labels."""
+    paths = [CLIPS[clip][key] for key in ("model", "weights", "jbu_weights")]
     return [p for p in paths if p and os.path.isfile(p)]
+
+
+def bundled_weights(clip):
+    """What the bundled model is, for a CLIP that uses it: wherever the project lies, another one means a rerun."""
+    folder = ROOT / "special_steps" / "bundled_clip"
+    if CLIPS[clip]["model"] == "bundled":
+        described = json.loads((folder / "model_config.json").read_text())
+        return [(folder / "weights.sha256").read_text().split()[0], described]
 
 
 def model_settings(clip):

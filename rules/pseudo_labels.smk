@@ -40,6 +40,7 @@ rule text:
                 "templates": CLIPS[w.clip]["templates"],
             }
         ),
+        weights=lambda w: bundled_weights(w.clip),
         code=digest_of("text"),
     shell:
         "python -m special_steps.text --out {output} {params.model}"
@@ -64,6 +65,7 @@ rule clip_scale:
         gpu=1,
     params:
         settings=lambda w: flags(dense_settings(w.clip)),
+        weights=lambda w: bundled_weights(w.clip),
         code=digest_of("clip_scale"),
     shell:
         "python -m special_steps.clip_scale --rgb {input.rgb} --text {input.text}"

@@ -48,7 +48,16 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     _check_stretch(config["features"], "features")
     for name, run in config["runs"].items():
         _check_run(run, config, f"runs.{name}")
+        if run["scales"] is None:
+            bundled = config["clips"][run["clip"]]["model"] == "bundled"
+            run["scales"] = _bundled_scales() if bundled else [1, 2]
     return config
+
+
+def _bundled_scales() -> list[int | float]:
+    """The scales that the bundled model works best at, by its own account (held-out mosaics)."""
+    described = Path(__file__).parent / "bundled_clip" / "model_config.json"
+    return json.loads(described.read_text())["dense_cfg"]["scales"]
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

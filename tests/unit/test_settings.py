@@ -59,9 +59,16 @@ def test_defaults_are_filled_in_at_every_level():
     (run,) = found["runs"].items()
     assert run[0] == "hsi"
     assert run[1]["seeds"] == [0, 1, 2]
-    assert run[1]["scales"] == [1, 2]
+    assert run[1]["scales"] == [2, 4], "the bundled model's own"
     assert run[1]["classifier"] == {"hidden": 16, "tokens": 4}
     assert run[1]["refine"]["hard_weight"] == 0.1
+
+
+def test_scales_follow_the_clip_unless_they_are_given():
+    clips = {"bundled": {"model": "bundled"}, "other": {"model": "ViT-B-32", "weights": "x"}}
+    runs = {"a": {}, "b": {"clip": "other"}, "c": {"clip": "other", "scales": [3]}}
+    found = load(config(clips=clips, runs=runs))["runs"]
+    assert [found[name]["scales"] for name in "abc"] == [[2, 4], [1, 2], [3]]
 
 
 def test_classes_become_names_with_synonyms_in_order():

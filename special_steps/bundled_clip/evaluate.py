@@ -1,0 +1,225 @@
+"""Measure the bundled CLIP on aerial images that never trained it, and on phrases.
+
+    python -m special_steps.bundled_clip.evaluate --aerial ../shared/data/aerial --cache DIR
+
+`--cache` is the folder training worked in (images, parts and text targets are made there if
+missing). No labelled hyperspectral scene is read: settings are chosen by these figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from special_steps.bundled_clip import model as bundled
+from special_steps.bundled_clip.aerial import PARTS, Aerial, load
+from special_steps.bundled_clip.image_tower import (
+    Batch,
+    dense_features,
+    dense_trunk,
+    losses,
+    make_batch,
+)
+from special_steps.bundled_clip.mosaics import (
+    Bank,
+    composite_look,
+    make_bank,
+    mosaic_base,
+    put_objects,
+)
+from special_steps.bundled_clip.parts import find_parts
+from special_steps.bundled_clip.phrases import TEMPLATES, held_out, nouns
+from special_steps.bundled_clip.text_tower import embed
+from special_steps.bundled_clip.words import EVALUATION_WORDS, Words, embed_words, scene_group
+
+# Plain names as a user would give them, one for each part that simulated scenes may hold.
+PLAIN_NAMES = {
+    "water": "water",
+    "trees": "trees",
+    "grass": "grass",
+    "soil": "bare soil",
+    "road": "asphalt",
+    "roof": "roof",
+    "shadow": "shadow",
+    "sand": "sand",
+    "crop": "farmland",
+    "parking": "parking lot",
+}
+
+
+def class_vectors(
+    model: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer, names: Sequence[str]
+) -> Tensor:
+    """Template-averaged text embedding (K, 384) of each class name, unit length."""
+    vectors = embed(model, tokenizer, [t.format(n) for n in names for t in TEMPLATES])
+    return F.normalize(vectors.view(len(names), len(TEMPLATES), -1).mean(1), dim=-1)
+
+
+@torch.inference_mode()
+def scene_accuracy(
+    model: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer, data: Aerial
+) -> tuple[float, dict[str, float]]:
+    """Top-1 of held-out scenes over the 12 words by upstream's encode_image, and per word."""
+    text = class_vectors(model, tokenizer, EVALUATION_WORDS)
+    group = scene_group()[data.scenes]
+    rows = np.flatnonzero(data.held_out & (group >= 0) & (group < len(EVALUATION_WORDS)))
+    hits = []
+    for part in np.array_split(rows, max(1, len(rows) // 64)):
+        image = torch.from_numpy(np.asarray(data.images[part])).permute(0, 3, 1, 2).float() / 255
+        image = F.interpolate(image, (224, 224), mode="bicubic").clamp(0, 1)
+        z = model.encode_image((image - 0.5) / 0.5, normalize=True)
+        hits.append((z @ text.T).argmax(1).numpy() == group[part])
+    hit = np.concatenate(hits)
+    each = {w: float(hit[group[rows] == g].mean()) for g, w in enumerate(EVALUATION_WORDS)}
+    return float(hit.mean()), each
+
+
+@torch.inference_mode()
+def mosaic_batches(
+    model: open_clip.CLIP, bank: Bank, words: Words, count: int = 12, seed: int = 1
+) -> list[tuple[Tensor, Batch]]:
+    """Dense features of held-out training-like samples, with their batches."""
+    trunk = dense_trunk(model)
+    batches = [make_batch(bank, words, seed, step, held_out=True) for step in range(count)]
+    return [(dense_features(trunk, model.visual.head, b.image), b) for b in batches]
+
+
+def fit_scale(model: open_clip.CLIP, bank: Bank, words: Words) -> None:
+    """Set the model's logit scale to the one under which held-out mosaics are most likely."""
+    results = mosaic_batches(model, bank, words)
+    grid = torch.arange(6.0, 60.0, 1.0)
+    score = torch.tensor([sum(float(losses(f, b, float(s))[0]) for f, b in results) for s in grid])
+    with torch.no_grad():
+        model.logit_scale.fill_(float(grid[int(score.argmin())].log()))
+
+
+def simulated_scene(
+    bank: Bank, rng: np.random.Generator, size: int = 96
+) -> tuple[Tensor, np.ndarray]:
+    """A composite-like scene (1, 3, size, size) with known part (size, size) of every pixel."""
+    while True:
+        image, label = mosaic_base(bank, size, rng)
+        put_objects(image, label, bank, rng)
+        truth = label.argmax(-1)
+        if all(PARTS[k] in PLAIN_NAMES for k in np.unique(truth)) and len(np.unique(truth)) > 2:
+            break
+    image = composite_look(image, rng, strong=True)
+    return torch.from_numpy(image).permute(2, 0, 1)[None], truth
+
+
+@torch.inference_mode()
+def dense_probabilities(
+    model: open_clip.CLIP,
+    trunk: torch.nn.Module,
+    image: Tensor,
+    text: Tensor,
+    scales: Sequence[float],
+    logit_scale: float,
+) -> Tensor:
+    """Class probabilities (K, H, W) of a small scene, averaged over scales; no windows."""
+    height, width = image.shape[2:]
+    total = torch.zeros(len(text), height, width)
+    for scale in scales:
+        shape = (round(height * scale), round(width * scale))
+        x = F.interpolate(image, shape, mode="bicubic", antialias=True).clamp(0, 1)
+        # Reflection up to a multiple of 16, at least 64 px.
+        down, right = (max(64, -(-n // 16) * 16) - n for n in shape)
+        z = dense_features(trunk, model.visual.head, F.pad(x, (0, right, 0, down), "reflect"))
+        z = F.interpolate(z, scale_factor=16, mode="bilinear")[:, :, : shape[0], : shape[1]]
+        cosine = torch.einsum("dhw,kd->khw", F.normalize(z, dim=1)[0], text)
+        p = (cosine * logit_scale).softmax(0)
+        total += F.interpolate(p[None], (height, width), mode="bilinear")[0]
+    return total / len(scales)
+
+
+def simulated_accuracy(
+    model: open_clip.CLIP,
+    tokenizer: open_clip.SimpleTokenizer,
+    bank: Bank,
+    scales: Sequence[float],
+    count: int = 30,
+    seed: int = 5,
+) -> float:
+    """Mean pixel accuracy on held-out simulated scenes named by the classes they hold."""
+    trunk, scale = dense_trunk(model), float(model.logit_scale.detach().exp())
+    vectors = dict(
+        zip(PLAIN_NAMES, class_vectors(model, tokenizer, list(PLAIN_NAMES.values())), strict=True)
+    )
+    scores = []
+    for i in range(count):
+        image, truth = simulated_scene(bank, np.random.default_rng([seed, i]))
+        present = np.unique(truth)
+        text = torch.stack([vectors[PARTS[k]] for k in present])
+        p = dense_probabilities(model, trunk, image, text, scales, scale)
+        scores.append((present[p.argmax(0).numpy()] == truth).mean())
+    return float(np.mean(scores))
+
+
+def text_figures(
+    model: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer, cache: Path, phrases: list[str]
+) -> dict[str, float]:
+    """How well the text tower stands in for the teacher."""
+    from special_steps.bundled_clip.teacher import Teacher
+
+    teacher = Teacher()
+    corpus = (cache / "phrases.txt").read_text(encoding="utf-8").splitlines()
+    test = [p for p in corpus if held_out(p)]
+    land = set(nouns())
+    about_land = [p for p in test if any(n in p for n in land)]
+    out = {}
+    for name, rows in (("held-out phrases", test), ("held-out land-cover phrases", about_land)):
+        got, want = embed(model, tokenizer, rows), teacher.embed(rows)
+        out[f"cosine, {len(rows)} {name}"] = float((got * want).sum(-1).mean())
+    got, want = embed(model, tokenizer, phrases), teacher.embed(phrases)
+    hide = -2 * torch.eye(len(phrases))
+    same = (got @ got.T + hide).argmax(1) == (want @ want.T + hide).argmax(1)
+    out[f"cosine, {len(phrases)} class phrases"] = float((got * want).sum(-1).mean())
+    out["nearest neighbour as the teacher's, class phrases"] = float(same.float().mean())
+    fresh = torch.tensor([p not in set(corpus) or held_out(p) for p in phrases])
+    if fresh.any():
+        out[f"the same, {int(fresh.sum())} phrases never trained on"] = float(
+            same[fresh].float().mean()
+        )
+    return out
+
+
+def main() -> None:
+    """Print every figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--aerial", type=Path, required=True, help="folder of the image archives")
+    parser.add_argument("--cache", type=Path, required=True, help="folder training worked in")
+    parser.add_argument(
+        "--weights", type=Path, default=bundled.FOLDER, help="folder of the weights"
+    )
+    parser.add_argument("--phrases", type=Path, help="class phrases, one a line")
+    options = parser.parse_args()
+    model, tokenizer = bundled.load(options.weights)
+    data = load(options.aerial, options.cache)
+    bank = make_bank(data, find_parts(data, options.cache), held_out=True)
+    print(f"logit scale {float(model.logit_scale.detach().exp()):.1f}")
+    top, each = scene_accuracy(model, tokenizer, data)
+    print(f"held-out scenes, 12 words, top-1: {top:.3f}")
+    print("   " + ", ".join(f"{w} {a:.2f}" for w, a in each.items()))
+    words = embed_words([partial(embed, model, tokenizer)])
+    results = mosaic_batches(model, bank, words)
+    hits = np.nanmean([float(losses(f, b)[3]) for f, b in results])
+    print(f"held-out mosaics, cell accuracy: {hits:.3f}")
+    for scales in ((1,), (2,), (3,), (4,), (1, 2), (2, 3), (2, 4), (1, 2, 4)):
+        accuracy = simulated_accuracy(model, tokenizer, bank, scales)
+        print(f"held-out simulated scenes, scales {scales}: pixel accuracy {accuracy:.3f}")
+    if options.phrases:
+        lines = options.phrases.read_text(encoding="utf-8").splitlines()
+        for name, value in text_figures(model, tokenizer, options.cache, lines).items():
+            print(f"{name}: {value:.3f}")
+
+
+if __name__ == "__main__":
+    main()
