@@ -106,11 +106,11 @@ def write_raster(path: Path, data: np.ndarray, crs: str | None, transform, **opt
     if transform:
         profile["transform"] = Affine(*transform)
     with aside(path) as file, rasterio.open(file, "w", **profile) as raster:
+        if "colormap" in options:  # before the data: the file's kind is settled with the first
+            raster.write_colormap(1, options["colormap"])
         raster.write(data, 1)
         raster.set_band_description(1, options["description"])
         raster.update_tags(**options.get("tags", {}))
-        if "colormap" in options:
-            raster.write_colormap(1, options["colormap"])
 
 
 def category_names(class_names: list[str]) -> str:
