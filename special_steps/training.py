@@ -120,6 +120,9 @@ def train_round(
         if noise:
             drawn = torch.randn(seen.shape, generator=generator, device=seen.device)
             seen = drawn.mul_(noise).add_(seen)
+            del drawn
+        # in the network's own layout, so that it keeps no second copy of the scene
+        seen = seen.contiguous(memory_format=torch.channels_last)
         logits = model(seen)
         logits = logits.flip(3) if flip else logits
         logits = torch.rot90(logits, -turns, (2, 3))
