@@ -17,7 +17,8 @@ def test_final_maps_are_better_than_their_noisy_labels_in_the_mean(run, shared, 
         "runs": {"map-0": config["runs"]["map-0"]},
         "seeds": [0, 1, 2],
     }
-    assert run(tmp_path, config).returncode == 0
+    side_by_side = ("--resources", "gpu=2", "--set-threads", "warmup=1", "refine=1")
+    assert run(tmp_path, config, *side_by_side).returncode == 0
     table = pd.read_csv(tmp_path / "results/summary.csv").set_index("stage")["oa_mean"]
     assert table["pseudo"] == pytest.approx(0.65, abs=0.005)
     assert table["final"] > table["pseudo"]
