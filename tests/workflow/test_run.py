@@ -31,6 +31,7 @@ def jobs(output: str) -> dict[str, int]:
 
 def planned(run, folder: Path, config: dict) -> dict[str, int]:
     done = run(folder, config, "--dry-run")
+    (folder / "my.yaml").write_text(yaml.safe_dump(SMALL))  # what the folder's results are of
     assert done.returncode == 0
     return jobs(done.stdout)
 
