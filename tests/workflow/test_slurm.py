@@ -170,8 +170,12 @@ def test_the_profile_sends_networks_to_the_gpu_partition(tmp_path):
 
 def test_results_are_whole_although_orphans_wrote_and_were_cancelled(survived):
     work, found, _ = survived
-    states = sorted(j["JobState"] for j in found)
-    assert states == ["CANCELLED"] + ["COMPLETED"] * (len(found) - 1)
+    refined = sorted((j for j in found if j["rule"] == "refine"), key=lambda j: int(j["JobId"]))
+    orphans, again = refined[:2], refined[2:]
+    assert {j["wildcards"] for j in orphans} == {j["wildcards"] for j in again}
+    # one orphan was cancelled; the other may find, at its end, that its successor has taken its outputs away
+    assert [j["JobState"] for j in orphans].count("CANCELLED") == 1
+    assert {j["JobState"] for j in found if j not in orphans} == {"COMPLETED"}
     for folder in FOLDERS:
         final = open_store(work / folder / "final.zarr", labels=("y", "x"), nodata=("y", "x"))
         labels, nodata = final["labels"][:], final["nodata"][:]
