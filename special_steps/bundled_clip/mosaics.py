@@ -1,8 +1,8 @@
 """Training images made by code: scenes and mosaics as a hyperspectral RGB composite shows them.
 
 A sample is drawn at the ground resolution of a scene (32 to 128 px wide), gets the look of a
-composite (gamma, white balance, haze, blur, noise, percentile stretch, dark), and is then enlarged
-to the model's input, as dense inference enlarges a scene by its scales.
+composite (gamma, more or less haze, purer colours, white balance, blur, noise, percentile stretch),
+and is then enlarged to the model's input, as dense inference enlarges a scene by its scales.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from special_steps.bundled_clip.parts import CELL
 
 SHADOW, WATER = PARTS.index("shadow"), PARTS.index("water")
 LINE_PARTS = tuple(PARTS.index(p) for p in ("road", "water", "road", "railway", "soil"))
+SMOOTH_PARTS = tuple(PARTS.index(p) for p in ("road", "parking", "roof"))
 BOX_PARTS = tuple(PARTS.index(p) for p in ("roof", "roof", "roof", "road", "parking", "grass"))
 CONFIDENT = 0.6
 # How often a part is drawn for a region: what users map most, more often.
@@ -90,6 +91,10 @@ def texture(bank: Bank, part: int, size: int, rng: np.random.Generator) -> np.nd
     n = len(patch)
     rows, columns = (mirror(n, size, int(rng.integers(2 * n))) for _ in range(2))
     out = patch[rows[:, None], columns[None]]
+    if part in SMOOTH_PARTS and rng.random() < 0.5:
+        # Spots in towns hold cars and whole blocks; one road or one roof is nearly plain.
+        plain = patch[rng.integers(n), rng.integers(n)]
+        out = plain + 0.15 * (out - out.mean((0, 1)))
     return out * rng.uniform(0.8, 1.2)
 
 
@@ -217,6 +222,11 @@ def composite_look(image: np.ndarray, rng: np.random.Generator, strong: bool) ->
     if strong:
         # Pictures are gamma-coded, reflectance is linear: a power of about 2.2 lies between.
         x = x ** np.exp(rng.uniform(np.log(0.7), np.log(2.5)))
+        if rng.random() < 0.6:  # reflectance has no haze left, so its colours are purer
+            dark = np.minimum(np.quantile(x, 0.005, (0, 1)), 0.12)
+            x = np.clip(x - rng.uniform(0, 1) * dark, 0, None)
+        grey = x.mean(-1, keepdims=True)
+        x = np.clip(grey + np.exp(rng.uniform(-0.3, 0.8)) * (x - grey), 0, None)
         x = x * np.exp(rng.normal(0, 0.11, 3)).astype(np.float32)
         if rng.random() < 0.3:
             x = x + rng.uniform(0, 0.35) * rng.uniform([0.6, 0.8, 0.9], [1, 1, 1.2]) * x.mean() * 2

@@ -17,13 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from special_steps.bundled_clip.aerial import SIDE, Aerial, proportions
+from special_steps.bundled_clip.aerial import PARTS, SIDE, Aerial, proportions
 
 log = logging.getLogger("bundled_clip")
 
 CELL = 8  # px of the 160-px image
 GRID = SIDE // CELL
 STEPS, SCENES_PER_STEP, CELLS_PER_SCENE = 1500, 14, 384
+GREEN = ("trees", "grass", "crop")
+BROWN = ("soil", "sand")
+GREY = ("rock", "road", "parking", "roof", "railway", "airplane")
 
 
 def imagenet_trunk(output_stride: int = 16) -> nn.Module:
@@ -85,8 +88,33 @@ def find_parts(data: Aerial, folder: Path, seed: int = 0) -> np.ndarray:
             ok = allowed[torch.from_numpy(data.scenes[start : start + 256])][:, None, None]
             p = logits.masked_fill(~ok, -1e4).softmax(-1)
             out[start : start + 256] = (p * 255).round().byte().numpy()
+    out = check_colours(out, data.images)
     np.save(folder / "parts.partial.npy", out)
     (folder / "parts.partial.npy").rename(path)
+    return out
+
+
+def check_colours(parts: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Part probabilities (N, GRID, GRID, part) without those that a cell's colour contradicts.
+
+    The estimate comes from scene words and takes a ploughed field for crop and dry ground in a
+    meadow for grass. Leaves reflect more green than red light and soils less (the green-red
+    vegetation index of Tucker 1979). Crop that is not green is called soil; every other
+    contradiction takes the label away, so that the cell teaches nothing.
+    """
+    green, brown, grey = ([PARTS.index(p) for p in group] for group in (GREEN, BROWN, GREY))
+    crop, soil = PARTS.index("crop"), PARTS.index("soil")
+    out = parts.copy()
+    for start in range(0, len(images), 500):
+        cells = np.asarray(images[start : start + 500]).reshape(-1, GRID, CELL, GRID, CELL, 3)
+        red, leaf, _ = cells.mean((2, 4), dtype=np.float32).transpose(3, 0, 1, 2)
+        grvi = ((leaf - red) / (leaf + red + 1))[..., None]
+        some = out[start : start + 500]
+        bare = (grvi[..., 0] < -0.01) & (some.argmax(-1) == crop)
+        some[bare, soil] = np.maximum(some[bare, soil], some[bare, crop])
+        some[..., green] *= grvi > 0
+        some[..., brown] *= grvi < 0
+        some[..., grey] *= grvi < 0.04
     return out
 
 
