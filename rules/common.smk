@@ -33,6 +33,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 
+DEMO = "resources/demo/"  # the files that a rule here makes
 SCENES, CLIPS, RUNS = settings["scenes"], settings["clips"], settings["runs"]
 
 
@@ -59,9 +60,9 @@ def flags(options):
 
 
 def data_file(path):
-    """A scene's file: absolute as it is; else what a rule here makes; else from the data folder."""
+    """A scene's file: absolute as it is; the demo's, which a rule makes; else from the data folder."""
     return (
-        path if path.startswith("resources/") else os.path.join(settings["data"], path)
+        path if path.startswith(DEMO) else os.path.join(settings["data"], path)
     )
 
 
@@ -71,7 +72,7 @@ def data_files(paths):
 
 def headers(paths):
     """ENVI headers beside the user's files: an edited header means another cube."""
-    users = [p for p in paths if not p.startswith("resources/")]
+    users = [p for p in paths if not p.startswith(DEMO)]
     beside = [h for p in users for h in (Path(p).with_suffix(".hdr"), Path(f"{p}.hdr"))]
     return [str(h) for h in beside if h.is_file() and str(h) not in paths]
 

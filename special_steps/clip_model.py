@@ -57,15 +57,14 @@ class Clip(NamedTuple):
     name: str  # model and weights, as asked for
 
 
-def load_clip(model: str = "bundled", weights: str | None = None, device: str = "auto") -> Clip:
-    """Load a CLIP model for inference.
+def load_clip(model: str = "bundled", weights: str | None = None) -> Clip:
+    """Load a CLIP model for inference, on the GPU when there is one.
 
     Args:
         model: "bundled"; an open_clip model name such as ViT-B-16-quickgelu; or the path of an
             open_clip config (.json).
         weights: an open_clip pretrained tag such as openai (downloaded once, then cached by
             huggingface_hub) or the path of a checkpoint (.safetensors, .pt, .bin); None for bundled.
-        device: "auto" (CUDA when there is one), or a torch device.
 
     Raises:
         UserError: for unknown names, wrong pairs, failed downloads, and checkpoints that are broken
@@ -89,7 +88,9 @@ def load_clip(model: str = "bundled", weights: str | None = None, device: str = 
         raise UserError(f"{weights or model}: the checkpoint holds values that are not finite")
     dense = config.get("dense_cfg", {})
     scale = dense.get("logit_scale", PUBLISHED_LOGIT_SCALE)
-    place = _device(device)
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if place.type == "cpu":
+        log.info("no GPU found: CLIP runs on the CPU")
     preprocess = open_clip.get_model_preprocess_cfg(net)
     return Clip(
         net.eval().requires_grad_(False).to(place),
@@ -101,19 +102,6 @@ def load_clip(model: str = "bundled", weights: str | None = None, device: str = 
         place,
         f"{model} {weights or ''}".strip(),
     )
-
-
-def _device(device: str) -> torch.device:
-    if device != "auto":
-        try:
-            return torch.empty(0, device=device).device
-        except (RuntimeError, AssertionError) as error:
-            raise UserError(
-                f"device '{device}' can't be used ({_line(error)}); set auto"
-            ) from error
-    if not torch.cuda.is_available():
-        log.info("no CUDA device: CLIP runs on the CPU")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 # --- models from a config file -----------------------------------------------------------------

@@ -1,19 +1,23 @@
 """Class probabilities by dense CLIP at one scale of the image; `fuse` averages the scales."""
 
 import logging
+import math
 import zipfile
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import zarr
+from PIL import Image
 from torch.nn import functional as F
 
 from special_steps.cli import run
 from special_steps.clip_model import load_clip
 from special_steps.dense import Encoder, make_encoder, slide
 from special_steps.errors import UserError
-from special_steps.store import new_store, open_store, write_array
+from special_steps.store import TILE, create_array, new_store, open_store, write_strips
 from special_steps.upsample import Upsampler, load_jbu, make_upsampler
 
 log = logging.getLogger("special")
@@ -38,30 +42,96 @@ def read_text(path: Path) -> Phrases:
         raise UserError(f"{path}: not a file of the text step ({error}); run it again") from error
 
 
-def filled(rgb: np.ndarray, nodata: np.ndarray) -> np.ndarray:
-    """Give masked pixels the mean colour of the others: black would look like land cover."""
+def mean_colour(image: zarr.Array, nodata: np.ndarray) -> np.ndarray:
+    """Mean (3, 1, 1) float32 of the pixels with data: black would look like land cover."""
     if nodata.all():
         raise UserError("the scene has no valid pixel: every pixel is masked as no-data")
-    mean = rgb[:, ~nodata].mean(1, dtype=np.float64).astype(np.float32)
-    return np.where(nodata, mean[:, None, None], rgb)
+    total = np.zeros(3)
+    for y in range(0, len(nodata), TILE):
+        total += image[:, y : y + TILE][:, ~nodata[y : y + TILE]].sum(1, dtype=np.float64)
+    return (total / (~nodata).sum()).astype(np.float32)[:, None, None]
 
 
-def resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize an image (3, y, x) in [0, 1] bicubically, with antialiasing when it shrinks."""
-    if image.shape[1:] == (height, width):
-        return image
-    tensor = torch.from_numpy(image)[None]
-    tensor = F.interpolate(tensor, (height, width), mode="bicubic", antialias=True)
-    return tensor[0].clamp(0, 1).numpy()
+def resized_rows(
+    read: Callable[[int, int], np.ndarray],
+    size: tuple[int, int],
+    target: tuple[int, int],
+    first: int,
+    last: int,
+) -> np.ndarray:
+    """Rows first..last of an image in [0, 1] resized bicubically, antialiased when it shrinks.
+
+    Args:
+        read: gives rows of the image, (3, rows, x) float32; asked for those that matter only.
+        size: y and x of the image.
+        target: y and x after resizing.
+        first: first row wanted, of the target.
+        last: the row after the last wanted one.
+
+    Returns:
+        (3, last - first, x) float32.
+    """
+    if size == target:
+        return read(first, last)
+    step = size[0] / target[0]
+    reach = 2 * max(step, 1) + 1  # rows that a bicubic kernel sees to each side
+    top = max(math.floor(first * step - reach), 0)
+    bottom = min(math.ceil(last * step + reach), size[0])
+    planes = read(top, bottom)
+    box = (0, first * step - top, size[1], min(last * step, bottom) - top)
+    shape = (target[1], last - first)
+    rows = [Image.fromarray(p).resize(shape, Image.Resampling.BICUBIC, box) for p in planes]
+    return np.stack(rows).clip(0, 1)
 
 
-def resized_back(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize probabilities to the scene: area means when they shrink, else bilinearly."""
-    if maps.shape[1:] == (height, width):
-        return maps
-    shrinks = maps.shape[1] >= height and maps.shape[2] >= width
-    mode = "area" if shrinks else "bilinear"
-    return F.interpolate(torch.from_numpy(maps)[None], (height, width), mode=mode)[0].numpy()
+def resized_back(
+    strips: Iterable[np.ndarray], source: tuple[int, int], target: tuple[int, int]
+) -> Iterator[np.ndarray]:
+    """Resize probabilities to the scene: area means when they shrink, else bilinearly.
+
+    Args:
+        strips: rows of the maps from top to bottom, (class, rows, x) float32.
+        source: y and x of the maps.
+        target: y and x of the scene.
+
+    Yields:
+        Rows of the scene from top to bottom, (class, rows, x) float32, as soon as they are known.
+    """
+    if source == target:
+        yield from strips
+        return
+    shrinks = source[0] >= target[0] and source[1] >= target[1]
+    mode, ratio = "area" if shrinks else "bilinear", source[0] / target[0]
+
+    def weights(row: int) -> tuple[int, np.ndarray]:
+        """First row of the maps that this row of the scene needs, and the weights from there."""
+        if shrinks:
+            first = row * source[0] // target[0]
+            count = -(-(row + 1) * source[0] // target[0]) - first
+            return first, np.full(count, 1 / count, np.float32)
+        centre = min(max((row + 0.5) * ratio - 0.5, 0), source[0] - 1)
+        first = int(centre)
+        share = centre - first
+        return first, np.array([1 - share, share] if share else [1], np.float32)
+
+    held: np.ndarray | None = None  # rows from `base` on
+    base = row = 0
+    for strip in strips:
+        rows = torch.from_numpy(strip)[None]
+        rows = F.interpolate(rows, (strip.shape[1], target[1]), mode=mode)[0].numpy()
+        held = rows if held is None else np.concatenate([held, rows], 1)
+        done = []
+        while row < target[0]:
+            first, share = weights(row)
+            if first + len(share) > base + held.shape[1]:
+                break
+            at = first - base
+            done.append(np.einsum("kyx,y->kx", held[:, at : at + len(share)], share))
+            row += 1
+        if done:
+            yield np.stack(done, 1)
+            drop = min((weights(row)[0] if row < target[0] else source[0]) - base, held.shape[1])
+            held, base = held[:, drop:], base + drop
 
 
 def class_scores(cosines: np.ndarray, class_index: np.ndarray, logit_scale: float) -> np.ndarray:
@@ -84,7 +154,8 @@ def class_scores(cosines: np.ndarray, class_index: np.ndarray, logit_scale: floa
 
 
 def scale_probabilities(
-    rgb: np.ndarray,
+    read: Callable[[int, int], np.ndarray],
+    size: tuple[int, int],
     encoder: Encoder,
     phrases: Phrases,
     upsampler: Upsampler,
@@ -96,12 +167,12 @@ def scale_probabilities(
     window: int,
     stride: int,
     class_token_weight: float,
-    batch: int,
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
     """Class probabilities of an RGB image by dense CLIP on the image resized by `scale`.
 
     Args:
-        rgb: (3, y, x) float32 in [0, 1], without masked pixels.
+        read: gives rows of the image, (3, rows, x) float32 in [0, 1], without masked pixels.
+        size: y and x of the image.
         encoder: dense encoder.
         phrases: embedded phrases of the same model.
         upsampler: of make_upsampler.
@@ -112,30 +183,28 @@ def scale_probabilities(
         window: see dense.slide, as the following.
         stride: step between windows.
         class_token_weight: weight of the global bias.
-        batch: windows at a time.
 
-    Returns:
-        (class, y, x) float32.
+    Yields:
+        Rows from top to bottom, (class, rows, x) float32: a row of windows is in memory at a time.
     """
-    h, w = rgb.shape[1:]
-    height, width = max(round(h * scale), 1), max(round(w * scale), 1)
-    image = resized(rgb, height, width)
-    image = (image - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
-    bands = slide(
-        image.astype(np.float32),
+    large = max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+    centre, spread = (np.reshape(v, (3, 1, 1)).astype(np.float32) for v in (mean, std))
+
+    def normalised(first: int, last: int) -> np.ndarray:
+        return (resized_rows(read, size, large, first, last) - centre) / spread
+
+    strips = slide(
+        normalised,
+        large,
         encoder,
         torch.from_numpy(phrases.embeddings).to(encoder.device),
         upsampler,
         window=window,
         stride=stride,
         class_token_weight=class_token_weight,
-        batch=batch,
     )
-    scores = np.empty((len(phrases.class_names), height, width), np.float32)
-    for top, cosines in bands:
-        rows = class_scores(cosines, phrases.class_index, logit_scale)
-        scores[:, top : top + rows.shape[1]] = rows
-    return resized_back(scores, h, w)
+    scores = (class_scores(c, phrases.class_index, logit_scale) for _, c in strips)
+    return resized_back(scores, large, size)
 
 
 def clip_scale(
@@ -153,9 +222,7 @@ def clip_scale(
     jbu_weights: Path | None = None,
     class_token_weight: float = -0.3,
     logit_scale: float | None = None,
-    batch: int = 8,
     precision: str = "fp32",
-    device: str = "auto",
 ) -> None:
     """Write class probabilities of the scene by dense CLIP at one scale.
 
@@ -173,18 +240,17 @@ def clip_scale(
         jbu_weights: checkpoint of a learned joint bilateral upsampler.
         class_token_weight: weight of the class token's cosine (global bias); ViT only.
         logit_scale: factor on cosines before the softmax; null is the model's own (else 50).
-        batch: windows that go through the model together.
         precision: fp32, or fp16 or bf16 (autocast, CUDA only).
-        device: "auto", "cpu" or "cuda".
     """
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in locals().items()}
-    for name in ("scale", "window", "batch"):
+    for name in ("scale", "window"):
         if settings[name] <= 0:
             raise UserError(f"{name} {settings[name]} must be positive")
     store = open_store(rgb, rgb=("band", "y", "x"), nodata=("y", "x"))
-    image = filled(store["rgb"][:], store["nodata"][:])
+    image, nodata = store["rgb"], store["nodata"][:]
+    colour = mean_colour(image, nodata)
     phrases = read_text(text)
-    clip = load_clip(model, weights, device)
+    clip = load_clip(model, weights)
     if phrases.clip != clip.name:
         raise UserError(
             f"{text}: made by model {phrases.clip}, not by {clip.name}; run the text step again"
@@ -194,8 +260,13 @@ def clip_scale(
     encoder = make_encoder(clip, attention, precision)
     jbu = upsampling == "jbu" and jbu_weights is not None
     state = load_jbu(jbu_weights, clip.device, encoder.dim) if jbu else None
-    probabilities = scale_probabilities(
-        image,
+
+    def read(first: int, last: int) -> np.ndarray:
+        return np.where(nodata[first:last], colour, image[:, first:last])
+
+    strips = scale_probabilities(
+        read,
+        nodata.shape,
         encoder,
         phrases,
         make_upsampler(upsampling, clip.mean, clip.std, state),
@@ -206,9 +277,9 @@ def clip_scale(
         window=window,
         stride=stride,
         class_token_weight=class_token_weight,
-        batch=batch,
     )
     files = [rgb, text, *([jbu_weights] if jbu else [])]
+    shape = (len(phrases.class_names), *nodata.shape)
     with new_store(
         out,
         step="clip_scale",
@@ -216,7 +287,7 @@ def clip_scale(
         inputs=files,
         attributes={"class_names": phrases.class_names},
     ) as group:
-        write_array(group, "probabilities", probabilities, ("class", "y", "x"))
+        write_strips(create_array(group, "probabilities", shape, ("class", "y", "x")), strips)
 
 
 if __name__ == "__main__":

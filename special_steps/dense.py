@@ -215,7 +215,8 @@ def window_starts(size: int, window: int, stride: int) -> list[int]:
 
 
 def slide(
-    image: np.ndarray,
+    read: Callable[[int, int], np.ndarray],
+    size: tuple[int, int],
     encoder: Encoder,
     text: torch.Tensor,
     upsampler: Upsampler,
@@ -227,12 +228,13 @@ def slide(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Mean cosine of every pixel with every phrase, band of rows by band of rows.
 
-    Only one row of windows is held at a time; rows are yielded as soon as no further window
-    covers them. An image smaller than a window is padded to it on both sides by reflection
+    Only one row of windows is read and held at a time; rows are yielded as soon as no further
+    window covers them. An image smaller than a window is padded to it on both sides by reflection
     (as often as it takes); the published code would shrink the window.
 
     Args:
-        image: (3, H, W) float32, normalised for the model.
+        read: gives rows first..last of the image, (3, rows, W) float32, normalised for the model.
+        size: H and W of the image.
         encoder: dense encoder.
         text: (phrase, dim), normalised.
         upsampler: of make_upsampler.
@@ -246,19 +248,20 @@ def slide(
     """
     if not 0 < stride <= window:
         raise UserError(f"stride {stride} must be positive and at most window {window}")
-    h, w = image.shape[1:]
-    before = [max(window - n, 0) // 2 for n in (h, w)]
-    after = [max(window - n, 0) - b for n, b in zip((h, w), before, strict=True)]
-    image = np.pad(image, [(0, 0), *zip(before, after, strict=True)], mode="reflect")
-    height, width = image.shape[1:]
+    h, w = size
+    before = [max(window - n, 0) // 2 for n in size]
+    after = [max(window - n, 0) - b for n, b in zip(size, before, strict=True)]
+    margins = [(0, 0), *zip(before, after, strict=True)]
+    height, width = max(h, window), max(w, window)
     tops, lefts = window_starts(height, window, stride), window_starts(width, window, stride)
     total = np.zeros((len(text), window, width), np.float32)
     counts = np.zeros((window, width), np.float32)
     progress = tqdm(total=len(tops) * len(lefts), desc="windows", disable=None)
     for top, following in zip(tops, [*tops[1:], height], strict=True):
+        strip = np.pad(read(top, min(top + window, h)), margins, mode="reflect")
         for first in range(0, len(lefts), batch):
             columns = lefts[first : first + batch]
-            crops = np.stack([image[:, top : top + window, x : x + window] for x in columns])
+            crops = np.stack([strip[:, :, x : x + window] for x in columns])
             images = torch.from_numpy(crops).to(encoder.device)
             cosines = window_cosines(images, encoder, text, upsampler, class_token_weight)
             for x, cosine in zip(columns, cosines.cpu().numpy(), strict=True):

@@ -234,7 +234,7 @@ def refine(
     scene = torch.from_numpy(source["features"][:])[None].to(where)
     model, optimizer = start(scene.shape[1], len(names), classifier, seed, where)
     settings = {"seed": seed, "classifier": classifier, "training": training, "refine": refinement}
-    mark = fingerprint(settings, [features, pseudo, warmup])
+    mark = fingerprint("refine", settings, [features, pseudo, warmup])
     resumed = resume(checkpoint, mark, model, optimizer)
     if resumed is None:
         before, rows = load_state(warmup, model, optimizer)[0], []

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -187,6 +187,21 @@ def create_array(
 def write_array(group: zarr.Group, name: str, data: np.ndarray, dims: Sequence[str]) -> None:
     """Add `data` as a whole array with the dimension names `dims`."""
     create_array(group, name, data.shape, dims, str(data.dtype))[:] = data
+
+
+def write_strips(array: zarr.Array, strips: Iterable[np.ndarray]) -> None:
+    """Fill `array` (..., y, x) from strips of rows, top to bottom, a row of chunks at a time."""
+    held, y = [], 0
+    for strip in strips:
+        held.append(strip)
+        if sum(s.shape[-2] for s in held) >= TILE:
+            rows = np.concatenate(held, -2)
+            whole = rows.shape[-2] // TILE * TILE
+            array[..., y : y + whole, :] = rows[..., :whole, :]
+            held, y = [rows[..., whole:, :]], y + whole
+    if held:
+        rows = np.concatenate(held, -2)
+        array[..., y : y + rows.shape[-2], :] = rows
 
 
 def open_store(path: Path, **dims: Sequence[str]) -> zarr.Group:

@@ -121,7 +121,6 @@ def text(
     model: str = "bundled",
     weights: str | None = None,
     templates: str | list[str] | None = None,
-    device: str = "auto",
 ) -> None:
     """Embed the class names.
 
@@ -131,10 +130,9 @@ def text(
         model: "bundled", an open_clip model name, or the path of an open_clip config.
         weights: open_clip pretrained tag or path of a checkpoint; none for bundled.
         templates: "imagenet", "aerial", or a list of sentences with {}; null is the model's own.
-        device: "auto", "cpu" or "cuda".
     """
     phrases, index = phrases_of(classes)
-    clip = load_clip(model, weights, device)
+    clip = load_clip(model, weights)
     embeddings = embed(clip, phrases, template_set(templates, clip))
     with aside(out) as temporary:
         np.savez(

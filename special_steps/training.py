@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from special_steps.digest import digest_of
 from special_steps.errors import UserError
 from special_steps.mambahsi import MambaHSI, predict
 from special_steps.prediction import labels as best_labels
@@ -216,13 +217,13 @@ def agreement(labels: np.ndarray, before: np.ndarray | None) -> float:
     return float((labels == before)[valid].mean())
 
 
-def fingerprint(settings: dict[str, Any], inputs: list[Path]) -> str:
+def fingerprint(step: str, settings: dict[str, Any], inputs: list[Path]) -> str:
     """Digest of all that a training depends on: a checkpoint of another one is not resumed.
 
-    The steps' own source counts too: a changed line starts over.
+    The step's own source counts too: a changed line starts over.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    about = {"settings": settings, "inputs": [file_digest(p) for p in (*inputs, *sources)]}
+    digests = [digest_of(step), *(file_digest(p) for p in inputs)]
+    about = {"settings": settings, "digests": digests}
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -63,7 +63,7 @@ def warmup(
     scene = torch.from_numpy(source["features"][:])[None].to(where)
     model, optimizer = start(scene.shape[1], len(names), classifier, seed, where)
     settings = {"seed": seed, "classifier": classifier, "training": training}
-    mark = fingerprint(settings, [features, pseudo])
+    mark = fingerprint("warmup", settings, [features, pseudo])
     before, rows = resume(checkpoint, mark, model, optimizer) or (None, [])
     probabilities, labels = train(
         model,

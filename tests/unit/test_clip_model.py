@@ -92,20 +92,20 @@ def test_tag_is_downloaded_from_the_hub_once(tiny, server, hub, monkeypatch):
     address, asked = server
     hub(address)
     tags(monkeypatch, mine={"hf_hub": "org/tiny/", "mean": (0.1,) * 3, "std": (0.2,) * 3})
-    clip = load_clip("tiny", "mine", "cpu")
+    clip = load_clip("tiny", "mine")
     assert ("GET", "/org/tiny/resolve/main/open_clip_model.safetensors") in asked
     assert same(clip, tiny)
     assert (clip.mean, clip.std) == ((0.1,) * 3, (0.2,) * 3)
     assert not clip.model.training
     before = [a for a in asked if a[0] == "GET"]
-    load_clip("tiny", "mine", "cpu")
+    load_clip("tiny", "mine")
     assert [a for a in asked if a[0] == "GET"] == before
 
 
 def test_tag_is_downloaded_from_a_url(tiny, server, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     tags(monkeypatch, mine={"url": f"{server[0]}/models/tiny.pt"})
-    assert same(load_clip("tiny", "mine", "cpu"), tiny)
+    assert same(load_clip("tiny", "mine"), tiny)
 
 
 def test_no_connection_is_one_clear_error(tiny, hub, monkeypatch):
@@ -115,7 +115,7 @@ def test_no_connection_is_one_clear_error(tiny, hub, monkeypatch):
     with pytest.raises(
         UserError, match="can't download weights 'mine' of model tiny from org/tiny"
     ):
-        load_clip("tiny", "mine", "cpu")
+        load_clip("tiny", "mine")
 
 
 def test_real_tag_reaches_the_real_address(hub, server):
@@ -123,7 +123,7 @@ def test_real_tag_reaches_the_real_address(hub, server):
     address, asked = server
     hub(address)
     with pytest.raises(UserError, match="can't download weights 'openai'"):
-        load_clip("ViT-B-32-quickgelu", "openai", "cpu")
+        load_clip("ViT-B-32-quickgelu", "openai")
     folder = "/timm/vit_base_patch32_clip_224.openai/resolve/main/"
     assert any(path == folder + "open_clip_model.safetensors" for _, path in asked)
 
@@ -152,7 +152,7 @@ def test_local_copies_of_published_weights_are_known(tiny, tmp_path, monkeypatch
     tags(monkeypatch, openai={"url": url, "quick_gelu": True})
     with pytest.raises(UserError, match="use tiny-quickgelu"):
         load_clip("tiny", str(tmp_path / "tiny.pt"))
-    load_clip("tiny-quickgelu", str(tmp_path / "tiny.pt"), "cpu")
+    load_clip("tiny-quickgelu", str(tmp_path / "tiny.pt"))
     url = f"https://github.com/mlfoundations/open_clip/releases/download/v0/tiny-{digest[:8]}.pt"
     tags(monkeypatch, laion={"url": url})
     with pytest.raises(UserError, match=r"use tiny$"):
@@ -164,7 +164,7 @@ def test_file_names_give_a_hint(tiny, tmp_path):
     path.write_bytes(tiny.read_bytes())
     with pytest.raises(UserError, match="use tiny-quickgelu"):
         load_clip("tiny", str(path))
-    load_clip("tiny-quickgelu", str(path), "cpu")
+    load_clip("tiny-quickgelu", str(path))
 
 
 @pytest.mark.parametrize(
@@ -189,19 +189,14 @@ def test_unknown_names(model, weights, message):
         load_clip(model, weights)
 
 
-def test_unknown_device(tiny):
-    with pytest.raises(UserError, match="device 'abacus'"):
-        load_clip("tiny", str(tiny), "abacus")
-
-
 # --- checkpoints -------------------------------------------------------------------------------
 
 
 def test_checkpoint_formats(tiny, tmp_path):
-    assert same(load_clip("tiny", str(tiny), "cpu"), tiny)
+    assert same(load_clip("tiny", str(tiny)), tiny)
     state = {f"module.{k}": v.half() for k, v in read_state(tiny).items()}
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "run.pt")
-    clip = load_clip("tiny", str(tmp_path / "run.pt"), "cpu")
+    clip = load_clip("tiny", str(tmp_path / "run.pt"))
     assert {p.dtype for p in clip.model.parameters()} == {torch.float32}
     weight = state["module.visual.conv1.weight"].float()
     assert torch.equal(clip.model.visual.conv1.weight, weight)
@@ -277,7 +272,7 @@ def test_torchscript_is_opened_only_when_published(tiny, tmp_path, monkeypatch):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         url = f"https://openaipublic.azureedge.net/clip/models/{digest}/ViT-tiny.pt"
         tags(monkeypatch, openai={"url": url, "quick_gelu": True})
-        assert same(load_clip("tiny-quickgelu", str(path), "cpu"), tiny)
+        assert same(load_clip("tiny-quickgelu", str(path)), tiny)
 
 
 # --- config files and the bundled model --------------------------------------------------------
@@ -319,7 +314,7 @@ def bundle(folder, monkeypatch):
 
 def test_bundled_follows_its_own_files(tmp_path, monkeypatch):
     weights = bundle(tmp_path, monkeypatch)
-    clip = load_clip(device="cpu")
+    clip = load_clip()
     assert (clip.mean, clip.std, clip.name) == ((0.5,) * 3, (0.5,) * 3, "bundled")
     assert clip.templates == ["{} from above"]
     assert clip.logit_scale == pytest.approx(float(read_state(weights)["logit_scale"].exp()), 1e-3)
@@ -347,7 +342,7 @@ def test_damaged_bundle_is_refused(tmp_path, monkeypatch):
 def test_real_bundle_loads():
     if not (clip_model.BUNDLED / "weights.safetensors").is_file():
         pytest.skip("the bundled weights are not in this copy")
-    clip = load_clip(device="cpu")
+    clip = load_clip()
     assert not clip.model.training
     assert clip.model.visual.trunk.forward_features(torch.rand(1, 3, 64, 64)).shape[2:] == (4, 4)
     assert 5 < clip.logit_scale < 101

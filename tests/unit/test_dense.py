@@ -97,8 +97,13 @@ def softmax(x):
     return e / e.sum(0)
 
 
+def rows_of(image):
+    return lambda first, last: image[:, first:last]
+
+
 def slid(image, encoder, text, upsampler, **options):
-    parts = slide(image, encoder, torch.from_numpy(text), upsampler, **options)
+    size, text = image.shape[1:], torch.from_numpy(text)
+    parts = slide(rows_of(image), size, encoder, text, upsampler, **options)
     return np.concatenate([cosines for _, cosines in parts], 1)
 
 
@@ -193,10 +198,18 @@ def test_slide_covers_every_pixel_of_any_scene(shape):
 def test_slide_holds_one_row_of_windows():
     encoder, seen = position_encoder()
     image = np.random.default_rng(0).random((3, 64, 40), np.float32)
-    text = torch.eye(3)
-    bands = slide(image, encoder, text, make_upsampler("none", *NONE), window=16, stride=8, batch=3)
+    read = []
+
+    def rows(first, last):
+        read.append((first, last))
+        return image[:, first:last]
+
+    options = {"window": 16, "stride": 8, "batch": 3}
+    upsampler = make_upsampler("none", *NONE)
+    bands = slide(rows, (64, 40), encoder, torch.eye(3), upsampler, **options)
     top, cosines = next(bands)
     assert (top, cosines.shape) == (0, (3, 8, 40))
+    assert read == [(0, 16)]
     assert [s[0] for s in seen] == [3, 1]  # the four windows of the first row, nothing more
     assert [c.shape[1] for _, c in bands] == [8] * 5 + [16]
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from special_steps.store import (
     new_store,
     open_store,
     write_array,
+    write_strips,
 )
 
 ROOT = Path(store_module.__file__).resolve().parent.parent
@@ -64,6 +66,17 @@ def test_chunks_are_tiles_with_all_bands(tmp_path):
     with new_store(tmp_path / "a.zarr", step="test", settings={}, inputs=[]) as group:
         array = create_array(group, "cube", (7, TILE + 10, 20), ("band", "y", "x"))
         assert array.chunks == (7, TILE, 20)
+
+
+@pytest.mark.parametrize("heights", [[600], [1] * 300, [100, 300, 0, 90], [256, 256], [255, 2]])
+def test_strips_are_put_together(tmp_path, heights):
+    image = np.random.default_rng(0).random((2, sum(heights), 5), np.float32)
+    cuts = np.cumsum([0, *heights])
+    with new_store(tmp_path / "s.zarr", step="test", settings={}, inputs=[]) as group:
+        array = create_array(group, "rgb", image.shape, ("band", "y", "x"))
+        write_strips(array, (image[:, a:b] for a, b in pairwise(cuts)))
+    found = open_store(tmp_path / "s.zarr", rgb=("band", "y", "x"))["rgb"][:]
+    np.testing.assert_array_equal(found, image)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, UserError, KeyboardInterrupt])
@@ -307,6 +320,7 @@ def test_only_this_machines_dead_writers_of_this_path_are_swept(tmp_path):
 
 RACER = """
 import sys
+from itertools import pairwise
 import numpy as np
 from pathlib import Path
 from special_steps.store import new_store, write_array

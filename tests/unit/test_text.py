@@ -95,7 +95,7 @@ def test_step_writes_one_file(clip, tmp_path):
     model, weights = clip.name.split()
     classes = {"water": ["river"], "bare soil": []}
     out = tmp_path / "new" / "text.npz"
-    text(classes=classes, out=out, model=model, weights=weights, templates="aerial", device="cpu")
+    text(classes=classes, out=out, model=model, weights=weights, templates="aerial")
     first = out.read_bytes()
     with np.load(out) as data:
         assert data["embeddings"].shape == (3, 24)
@@ -104,7 +104,7 @@ def test_step_writes_one_file(clip, tmp_path):
         assert data["class_names"].tolist() == ["water", "bare soil"]
         assert data["phrases"].tolist() == ["water", "river", "bare soil"]
         assert str(data["clip"]) == clip.name
-    text(classes=classes, out=out, model=model, weights=weights, templates="aerial", device="cpu")
+    text(classes=classes, out=out, model=model, weights=weights, templates="aerial")
     assert out.read_bytes() == first
     assert [p.name for p in out.parent.iterdir()] == ["text.npz"]
 

@@ -143,9 +143,12 @@ def test_a_damaged_state_is_named(tmp_path):
 def test_fingerprint_depends_on_settings_and_inputs(tmp_path):
     file = tmp_path / "input"
     file.write_text("a")
-    marks = {training.fingerprint({"seed": 0}, [file]), training.fingerprint({"seed": 1}, [file])}
+    marks = {
+        training.fingerprint("refine", {"seed": 0}, [file]),
+        training.fingerprint("refine", {"seed": 1}, [file]),
+    }
     file.write_text("b")
-    marks.add(training.fingerprint({"seed": 0}, [file]))
+    marks.add(training.fingerprint("refine", {"seed": 0}, [file]))
     assert len(marks) == 3
 
 

@@ -32,7 +32,7 @@ def parity_clip(shared: Path, folder: Path, name: str = "tiny_clip") -> Clip:
 def load(config: dict, state: dict[str, torch.Tensor], folder: Path) -> Clip:
     (folder / "config.json").write_text(json.dumps(config))
     save_file(state, folder / "weights.safetensors")
-    return load_clip(str(folder / "config.json"), str(folder / "weights.safetensors"), "cpu")
+    return load_clip(str(folder / "config.json"), str(folder / "weights.safetensors"))
 
 
 def config_of(**vision) -> dict:
