@@ -1,5 +1,10 @@
-"""What the classifier and the mixtures see: stretched bands and principal components."""
+"""What the classifier and the mixtures see: stretched bands and principal components.
 
+The cube is gone through in rows of tiles, so that memory does not grow with its height.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -7,41 +12,60 @@ import numpy as np
 
 from special_steps.cli import run
 from special_steps.spectral import joint_percentiles, stretch
-from special_steps.store import TILE, new_store, open_store, write_array
+from special_steps.store import TILE, create_array, new_store, open_store, write_array, write_strips
+
+Read = Callable[[slice], np.ndarray]  # rows of the scene, (band, rows, x) float32
 
 
-def principal_components(bands: np.ndarray, nodata: np.ndarray, count: int) -> np.ndarray:
+def strips(read: Read, height: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """The scene's rows, a row of tiles at a time, and which they are."""
+    for y in range(0, height, TILE):
+        rows = slice(y, min(y + TILE, height))
+        yield rows, read(rows)
+
+
+def principal_components(read: Read, nodata: np.ndarray, count: int) -> Iterator[np.ndarray]:
     """Leading principal components of the valid pixels' spectra.
 
     Args:
-        bands: (band, y, x) float32.
+        read: gives rows of the scene; all are read twice.
         nodata: (y, x) bool; these pixels take no part and get 0.
         count: number of components; fewer where there are fewer bands or pixels.
 
-    Returns:
-        (component, y, x) float32, zero mean over valid pixels.
+    Yields:
+        Rows from top to bottom, (component, rows, x) float32, zero mean over valid pixels.
     """
     valid = ~nodata
-    blocks = [slice(y, y + 32) for y in range(0, len(nodata), 32)]  # rows
-
-    def spectra(rows: slice) -> np.ndarray:
-        """(pixel, band) float64, for exact sums; a few rows at a time to save memory."""
-        return bands[:, rows][:, valid[rows]].T.astype(np.float64)
-
     pixels = int(valid.sum())
-    mean = sum(spectra(rows).sum(0) for rows in blocks) / pixels
-    scatter = np.zeros((len(bands), len(bands)))
-    for rows in blocks:
-        centred = spectra(rows) - mean
-        scatter += centred.T @ centred
-    count = min(count, pixels, len(bands))
+    centre = total = scatter = None
+    for rows, bands in strips(read, len(nodata)):
+        for spectra in _spectra(bands, valid[rows]):
+            if centre is None:  # sums around a typical spectrum lose no digits
+                centre = spectra.mean(0)
+                total, scatter = np.zeros_like(centre), np.zeros((len(centre), len(centre)))
+            spectra -= centre
+            total += spectra.sum(0)
+            scatter += spectra.T @ spectra
+    mean = centre + total / pixels
+    scatter -= np.outer(total, total) / pixels
+    count = min(count, pixels, len(mean))
     axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :count]
     # an axis has no sign of its own: its largest weight is positive, on every machine
     axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(count)])
-    out = np.zeros((count, *nodata.shape), np.float32)
-    for rows in blocks:
-        out[:, rows][:, valid[rows]] = ((spectra(rows) - mean) @ axes).T
-    return out
+    for rows, bands in strips(read, len(nodata)):
+        out = np.zeros((count, *valid[rows].shape), np.float32)
+        scores = [(spectra - mean) @ axes for spectra in _spectra(bands, valid[rows])]
+        if scores:
+            out[:, valid[rows]] = np.concatenate(scores).T
+        yield out
+
+
+def _spectra(bands: np.ndarray, valid: np.ndarray) -> Iterator[np.ndarray]:
+    """The valid pixels' spectra (pixel, band) as float64, for exact sums; a few rows at a time."""
+    for y in range(0, len(valid), 32):
+        rows = slice(y, y + 32)
+        if valid[rows].any():
+            yield bands[:, rows][:, valid[rows]].T.astype(np.float64)
 
 
 def features(
@@ -61,18 +85,27 @@ def features(
         percentiles: percentiles over all good bands that become 0 and 1.
         components: number of principal components.
     """
-    if input == "hsi":
-        store = open_store(source, reflectance=("band", "y", "x"), nodata=("y", "x"))
-        nodata = store["nodata"][:]
-        good = np.flatnonzero(store.attrs["good_bands"])
-        bands = np.empty((len(good), *nodata.shape), np.float32)
-        for y in range(0, len(nodata), TILE):
-            bands[:, y : y + TILE] = store["reflectance"][:, y : y + TILE][good]
-        stretch(bands, joint_percentiles(bands[:, ~nodata], percentiles))
-        bands[:, nodata] = 0
-    else:
-        store = open_store(source, rgb=("band", "y", "x"), nodata=("y", "x"))
-        nodata, bands = store["nodata"][:], store["rgb"][:]
+    name = "reflectance" if input == "hsi" else "rgb"
+    store = open_store(source, **{name: ("band", "y", "x")}, nodata=("y", "x"))
+    array, nodata = store[name], store["nodata"][:]
+    good = np.flatnonzero(store.attrs["good_bands"]) if input == "hsi" else np.arange(3)
+    height = len(nodata)
+
+    def read(rows: slice) -> np.ndarray:
+        return array[:, rows][good]
+
+    def values() -> Iterator[np.ndarray]:
+        for rows, bands in strips(read, height):
+            valid = ~nodata[rows]
+            yield from (band[valid] for band in bands)
+
+    def stretched() -> Iterator[np.ndarray]:
+        limits = joint_percentiles(values, percentiles) if input == "hsi" else None
+        for rows, bands in strips(read, height):
+            if limits:
+                stretch(bands, limits)
+                bands[:, nodata[rows]] = 0
+            yield bands
 
     with new_store(
         out,
@@ -80,9 +113,13 @@ def features(
         settings={"input": input, "percentiles": percentiles, "components": components},
         inputs=[source],
     ) as group:
-        write_array(group, "features", bands, ("band", "y", "x"))
-        scores = principal_components(bands, nodata, components)
-        write_array(group, "components", scores, ("component", "y", "x"))
+        prepared = create_array(group, "features", (len(good), *nodata.shape), ("band", "y", "x"))
+        write_strips(prepared, stretched())
+        scores = principal_components(lambda rows: prepared[:, rows], nodata, components)
+        first = next(scores)
+        shape = (len(first), *nodata.shape)
+        reduced = create_array(group, "components", shape, ("component", "y", "x"))
+        write_strips(reduced, chain([first], scores))
         write_array(group, "nodata", nodata, ("y", "x"))
 
 

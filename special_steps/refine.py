@@ -18,10 +18,13 @@ from special_steps.store import open_store
 from special_steps.training import (
     Draw,
     Losses,
-    class_balanced,
+    Window,
+    class_balanced_in,
     device,
     fingerprint,
+    inside,
     load_state,
+    open_scene,
     random_loss,
     resume,
     save_state,
@@ -168,23 +171,22 @@ def round_sets(
 def refined_losses(
     draw: Draw,
     sets: dict[str, tuple[np.ndarray, np.ndarray]],
+    shape: tuple[int, int],
     settings: dict[str, Any],
     rng: np.random.Generator,
-    where: torch.device,
 ) -> Losses:
     """The round's losses: cross-entropy on random, hard and confident pixels, with weights."""
-    fixed = {
-        name: (torch.from_numpy(pixels).to(where), torch.from_numpy(soft).to(where))
-        for name, (pixels, soft) in sets.items()
-        if len(pixels) and settings[f"{name}_weight"] > 0
-    }
+    fixed = {name: both for name, both in sets.items() if settings[f"{name}_weight"] > 0}
 
-    def losses(logits: torch.Tensor) -> dict[str, tuple[float, torch.Tensor]]:
+    def losses(logits: torch.Tensor, window: Window) -> dict[str, tuple[float, torch.Tensor]]:
         parts = {}
         if settings["random_weight"] > 0:
-            parts["random"] = (settings["random_weight"], random_loss(draw, rng, logits))
+            parts["random"] = (settings["random_weight"], random_loss(draw, rng, logits, window))
         for name, (pixels, soft) in fixed.items():
-            parts[name] = (settings[f"{name}_weight"], F.cross_entropy(logits[pixels], soft))
+            mask, places = inside(window, shape, pixels)
+            if mask.any():
+                at, wanted = (torch.from_numpy(a).to(logits.device) for a in (places, soft[mask]))
+                parts[name] = (settings[f"{name}_weight"], F.cross_entropy(logits[at], wanted))
         return parts or {"random": (0.0, logits.sum() * 0)}
 
     return losses
@@ -212,7 +214,8 @@ def refine(
         warmup: training state made by warmup.
         seed: random seed.
         classifier: hidden, tokens.
-        training: rounds, warmup_rounds, iterations, samples_per_class, learning_rate, noise.
+        training: rounds, warmup_rounds, iterations, samples_per_class, learning_rate, noise,
+            tile.
         refinement: margin_components, confident_fraction, class_components and loss weights.
         checkpoint: file kept after every round; an interrupted run goes on from it.
         out: store to write, the scene's final probabilities.
@@ -224,15 +227,14 @@ def refine(
     )
     labelled = open_store(pseudo, labels=("y", "x"), margin=("y", "x"))
     names = labelled.attrs["class_names"]
-    nodata = source["nodata"][:]
     spectra = source["components"][:].reshape(source["components"].shape[0], -1).T
-    draw = class_balanced(
-        labelled["labels"][:].ravel(), labelled["margin"][:].ravel(), training["samples_per_class"]
+    draw = class_balanced_in(
+        labelled["labels"][:], labelled["margin"][:], training["samples_per_class"]
     )
 
     where = device()
-    scene = torch.from_numpy(source["features"][:])[None].to(where)
-    model, optimizer = start(scene.shape[1], len(names), classifier, seed, where)
+    scene = open_scene(source, training["tile"], where)
+    model, optimizer = start(scene.bands, len(names), classifier, seed, where)
     settings = {"seed": seed, "classifier": classifier, "training": training, "refine": refinement}
     mark = fingerprint("refine", settings, [features, pseudo, warmup])
     resumed = resume(checkpoint, mark, model, optimizer)
@@ -242,15 +244,15 @@ def refine(
         before, rows = resumed
 
     def plan(probabilities: np.ndarray, rng: np.random.Generator) -> tuple[Losses, dict[str, int]]:
-        sets = round_sets(probabilities, nodata, spectra, refinement, rng)
+        sets = round_sets(probabilities, scene.nodata, spectra, refinement, rng)
         sizes = {f"{name}_pixels": len(pixels) for name, (pixels, _) in sets.items()}
-        return refined_losses(draw, sets, refinement, rng, where), sizes
+        return refined_losses(draw, sets, scene.nodata.shape, refinement, rng), sizes
 
     probabilities, labels = train(
         model,
         optimizer,
         scene,
-        nodata,
+        draw,
         plan,
         stage="refine",
         last=training["rounds"],
@@ -264,7 +266,7 @@ def refine(
     write_prediction(
         out,
         probabilities,
-        nodata,
+        scene.nodata,
         step="refine",
         settings=settings,
         inputs=[features, pseudo, warmup],

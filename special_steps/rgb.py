@@ -68,7 +68,7 @@ def rgb(*, cube: Path, out: Path, wavelengths: list[float], percentiles: list[fl
         rows = slice(y, min(y + TILE, height))
         image[:, rows] = interpolate(store["reflectance"][:, rows][good], centres, wavelengths)
     nodata = store["nodata"][:]
-    stretch(image, joint_percentiles(image[:, ~nodata], percentiles))
+    stretch(image, joint_percentiles(lambda: (plane[~nodata] for plane in image), percentiles))
     image[:, nodata] = 0
 
     with new_store(

@@ -1,5 +1,8 @@
 """Arithmetic on spectra that several steps share."""
 
+import math
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 
@@ -22,8 +25,53 @@ def stretch(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return np.clip(values, 0, 1, out=values)
 
 
-def joint_percentiles(values: np.ndarray, percentiles: list[float]) -> tuple[float, float]:
-    """Two percentiles over all values of all bands together; `values` is reordered in place."""
-    flat = values.ravel(order="K")  # in the order of memory, so without a copy
-    low, high = np.percentile(flat, percentiles, overwrite_input=True)
-    return float(low), float(high)
+def joint_percentiles(
+    blocks: Callable[[], Iterable[np.ndarray]], percentiles: list[float]
+) -> tuple[float, float]:
+    """Two percentiles over the values of all blocks together, exactly, with a block in memory.
+
+    Selection by counting: one pass counts the upper halves of the values' bits, which are in the
+    values' order, a second one the lower halves where the wanted ranks lie.
+
+    Args:
+        blocks: gives all values, in arrays of any shape, float32, no NaN; called twice.
+        percentiles: the lower and the higher one.
+
+    Returns:
+        As numpy.percentile has them (linear between neighbours).
+    """
+    upper = np.zeros(2**16, np.int64)
+    for block in blocks():
+        upper += np.bincount(_keys(block) >> 16, minlength=2**16)
+    below = np.cumsum(upper)
+    positions = [(below[-1] - 1) * p / 100 for p in percentiles]
+    ranks = sorted({r for p in positions for r in (math.floor(p), math.ceil(p))})
+    homes = {rank: int(np.searchsorted(below, rank, side="right")) for rank in ranks}
+    lower = {home: np.zeros(2**16, np.int64) for home in homes.values()}
+    for block in blocks():
+        keys = _keys(block)
+        top = keys >> 16
+        for home, counts in lower.items():
+            counts += np.bincount(keys[top == home] & 0xFFFF, minlength=2**16)
+    value = {}
+    for rank, home in homes.items():
+        within = rank - (below[home] - upper[home])
+        low = int(np.searchsorted(np.cumsum(lower[home]), within, side="right"))
+        value[rank] = _value(home << 16 | low)
+    first, last = (
+        value[math.floor(p)] + (p % 1) * (value[math.ceil(p)] - value[math.floor(p)])
+        for p in positions
+    )
+    return first, last
+
+
+def _keys(values: np.ndarray) -> np.ndarray:
+    """float32 values as uint32 numbers of the same order, flat."""
+    bits = np.ascontiguousarray(values, np.float32).ravel().view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(2**31))
+
+
+def _value(key: int) -> float:
+    """The float32 value of a key."""
+    bits = key ^ 2**31 if key >> 31 else key ^ 0xFFFFFFFF
+    return float(np.uint32(bits).view(np.float32))

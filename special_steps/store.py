@@ -195,7 +195,7 @@ def write_strips(array: zarr.Array, strips: Iterable[np.ndarray]) -> None:
     for strip in strips:
         held.append(strip)
         if sum(s.shape[-2] for s in held) >= TILE:
-            rows = np.concatenate(held, -2)
+            rows = held[0] if len(held) == 1 else np.concatenate(held, -2)
             whole = rows.shape[-2] // TILE * TILE
             array[..., y : y + whole, :] = rows[..., :whole, :]
             held, y = [rows[..., whole:, :]], y + whole

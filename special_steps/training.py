@@ -5,12 +5,14 @@ import json
 import logging
 import math
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+import zarr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.nn import functional as F
@@ -24,9 +26,29 @@ from special_steps.store import aside, file_digest
 
 log = logging.getLogger("special")
 
-Draw = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-Losses = Callable[[torch.Tensor], dict[str, tuple[float, torch.Tensor]]]
+Window = tuple[slice, slice]  # rows and columns
+WHOLE: Window = (slice(None), slice(None))
+OVERLAP = 4  # tiles of a prediction overlap by this part of their side
+
+# Indices of pixels within a window, row by row, and their classes from 0.
+Draw = Callable[[np.random.Generator, Window], tuple[np.ndarray, np.ndarray]]
+# From logits (pixel, class) of a window to named (weight, loss) pairs.
+Losses = Callable[[torch.Tensor, Window], dict[str, tuple[float, torch.Tensor]]]
 Plan = Callable[[np.ndarray, np.random.Generator], tuple[Losses, dict[str, int]]]
+
+
+class Scene(NamedTuple):
+    """The features of a scene, and the part of it that is looked at together."""
+
+    read: Callable[[Window], torch.Tensor]  # (1, band, y, x) float32 on the model's device
+    bands: int
+    nodata: np.ndarray  # (y, x) bool
+    tile: int  # pixels along a side that a window has at most
+
+    @property
+    def whole(self) -> bool:
+        """Whether the scene is no larger than a tile: then it is seen whole."""
+        return max(self.nodata.shape) <= self.tile
 
 
 def device() -> torch.device:
@@ -44,7 +66,22 @@ def learning_rate(step: int, total: int, limits: list[float]) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * step / max(total - 1, 1))) / 2
 
 
-def class_balanced(labels: np.ndarray, margin: np.ndarray, count: int) -> Draw:
+def open_scene(store: zarr.Group, tile: int, where: torch.device) -> Scene:
+    """The scene of a features store: in memory when it is no larger than a tile, else read in parts."""
+    features, nodata = store["features"], store["nodata"][:]
+    scene = Scene(lambda _: whole, features.shape[0], nodata, tile)
+    if scene.whole:
+        whole = torch.from_numpy(features[:])[None].to(where)
+        return scene
+    log.info("the scene is larger than a tile of %d pixels: training on tiles", tile)
+    return scene._replace(
+        read=lambda window: torch.from_numpy(features[:, *window])[None].to(where)
+    )
+
+
+def class_balanced(
+    labels: np.ndarray, margin: np.ndarray, count: int
+) -> Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]:
     """A draw of `count` pixels per class, with probability proportional to the margin.
 
     Args:
@@ -54,6 +91,9 @@ def class_balanced(labels: np.ndarray, margin: np.ndarray, count: int) -> Draw:
 
     Returns:
         A function of a random generator that gives pixel indices and classes from 0, int64.
+
+    Raises:
+        ValueError: when no pixel has a label.
     """
     tables = []
     for label in np.unique(labels[labels > 0]):
@@ -74,6 +114,71 @@ def class_balanced(labels: np.ndarray, margin: np.ndarray, count: int) -> Draw:
     return draw
 
 
+def class_balanced_in(labels: np.ndarray, margin: np.ndarray, count: int) -> Draw:
+    """`class_balanced` for any window of a scene; labels and margin are (y, x)."""
+    whole = class_balanced(labels.ravel(), margin.ravel(), count)
+
+    def draw(rng: np.random.Generator, window: Window) -> tuple[np.ndarray, np.ndarray]:
+        if window == WHOLE:
+            return whole(rng)
+        return class_balanced(labels[window].ravel(), margin[window].ravel(), count)(rng)
+
+    return draw
+
+
+def random_window(scene: Scene, draw: Draw, rng: np.random.Generator) -> Window:
+    """The whole scene, or a tile of it around a pixel drawn as samples are: rare classes get their turn."""
+    if scene.whole:
+        return WHOLE
+    place = np.unravel_index(rng.choice(draw(rng, WHOLE)[0]), scene.nodata.shape)
+    window = []
+    for at, size in zip(place, scene.nodata.shape, strict=True):
+        side = min(scene.tile, size)
+        first = min(max(int(at) - int(rng.integers(side)), 0), size - side)
+        window.append(slice(first, first + side))
+    return tuple(window)
+
+
+def inside(window: Window, shape: tuple[int, int], pixels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Which of the scene's pixels lie in a window: a mask over them, and their indices within it."""
+    if window == WHOLE:
+        return np.ones(len(pixels), bool), pixels
+    y, x = np.divmod(pixels, shape[1])
+    rows, columns = window
+    mask = (y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop)
+    width = columns.stop - columns.start
+    return mask, (y[mask] - rows.start) * width + x[mask] - columns.start
+
+
+def predict_scene(model: MambaHSI, scene: Scene) -> np.ndarray:
+    """Class probabilities (class, y, x) float32 of the scene.
+
+    Overlapping tiles are blended: a tile counts less towards its edges, where it sees less.
+    """
+    if scene.whole:
+        return predict(model, scene.read(WHOLE)[0])
+    shape = scene.nodata.shape
+    sides = [min(scene.tile, size) for size in shape]
+    overlap = max(scene.tile // OVERLAP, 1)
+    starts = [
+        np.linspace(0, size - side, -(-(size - side) // max(side - overlap, 1)) + 1).astype(int)
+        for size, side in zip(shape, sides, strict=True)
+    ]
+    ramps = [np.minimum(np.arange(side) + 1, np.arange(side)[::-1] + 1) for side in sides]
+    rows, columns = (np.minimum(r, overlap).astype(np.float32) / overlap for r in ramps)
+    weight = rows[:, None] * columns
+    total, sums = None, np.zeros(shape, np.float32)
+    for y, x in product(*starts):
+        window = (slice(y, y + sides[0]), slice(x, x + sides[1]))
+        seen = predict(model, scene.read(window)[0])
+        if total is None:
+            total = np.zeros((len(seen), *shape), np.float32)
+        total[:, *window] += seen * weight
+        sums[window] += weight
+    total /= sums
+    return total
+
+
 def start(
     bands: int, classes: int, classifier: dict[str, int], seed: int, where: torch.device
 ) -> tuple[MambaHSI, torch.optim.Adam]:
@@ -86,7 +191,8 @@ def start(
 def train_round(
     model: MambaHSI,
     optimizer: torch.optim.Adam,
-    features: torch.Tensor,
+    scene: Scene,
+    draw: Draw,
     losses: Losses,
     *,
     rates: list[float],
@@ -96,12 +202,13 @@ def train_round(
 ) -> dict[str, float]:
     """Train for one round: an iteration per learning rate of `rates`.
 
-    Each iteration sees the scene turned by random quarter turns, flipped or not, with noise; the
-    logits are turned back, so that pixels keep their places.
+    Each iteration sees the scene, or a tile of it, turned by random quarter turns, flipped or not,
+    with noise; the logits are turned back, so that pixels keep their places.
 
     Args:
-        features: (1, band, y, x) float32 on the model's device.
-        losses: from logits (pixel, class) to named (weight, loss) pairs.
+        scene: what to look at.
+        draw: what tiles are chosen by.
+        losses: of a window's logits.
         noise: standard deviation of the Gaussian noise.
 
     Returns:
@@ -110,13 +217,15 @@ def train_round(
     Raises:
         FloatingPointError: when the loss is not finite.
     """
-    generator = torch.Generator(features.device).manual_seed(int(rng.integers(2**62)))
+    where = next(model.parameters()).device
+    generator = torch.Generator(where).manual_seed(int(rng.integers(2**62)))
     model.train()
-    sums: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     for rate in tqdm(rates, desc=title, disable=None, leave=False):
         optimizer.param_groups[0]["lr"] = rate
         turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-        seen = torch.rot90(features, turns, (2, 3))
+        window = random_window(scene, draw, rng)
+        seen = torch.rot90(scene.read(window), turns, (2, 3))
         seen = seen.flip(3) if flip else seen
         if noise:
             drawn = torch.randn(seen.shape, generator=generator, device=seen.device)
@@ -127,7 +236,7 @@ def train_round(
         logits = model(seen)
         logits = logits.flip(3) if flip else logits
         logits = torch.rot90(logits, -turns, (2, 3))
-        parts = losses(logits[0].flatten(1).T)
+        parts = losses(logits[0].flatten(1).T, window)
         total = sum(weight * loss for weight, loss in parts.values())
         if not torch.isfinite(total):
             raise FloatingPointError("the training loss is not finite; lower the learning rate")
@@ -135,15 +244,15 @@ def train_round(
         total.backward()
         optimizer.step()
         for name, (_, loss) in parts.items():
-            sums[name] = sums.get(name, 0.0) + loss.item()
-    return {name: value / len(rates) for name, value in sums.items()}
+            found.setdefault(name, []).append(loss.item())
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def train(
     model: MambaHSI,
     optimizer: torch.optim.Adam,
-    scene: torch.Tensor,
-    nodata: np.ndarray,
+    scene: Scene,
+    draw: Draw,
     plan: Plan,
     *,
     stage: str,
@@ -160,8 +269,8 @@ def train(
     goes the way of an unbroken one.
 
     Args:
-        scene: (1, band, y, x) float32 on the model's device.
-        nodata: (y, x) bool.
+        scene: what to look at.
+        draw: what tiles are chosen by.
         plan: from the present probabilities (class, y, x) and a generator to the round's losses
             and what the log shall tell of it.
         stage: name for the log.
@@ -175,7 +284,7 @@ def train(
     """
     iterations, total = training["iterations"], training["rounds"] * training["iterations"]
     first = rows[-1]["round"] if rows else 0 if stage == "warmup" else training["warmup_rounds"]
-    probabilities, labels = predict(model, scene[0]), before
+    probabilities, labels = predict_scene(model, scene), before
     for number in range(first + 1, last + 1):
         rng = np.random.default_rng([seed, number])
         losses, told = plan(probabilities, rng)
@@ -184,14 +293,15 @@ def train(
             model,
             optimizer,
             scene,
+            draw,
             losses,
             rates=[learning_rate(step, total, training["learning_rate"]) for step in steps],
             noise=training["noise"],
             rng=rng,
             title=f"{stage} {number}/{last}",
         )
-        probabilities = predict(model, scene[0])
-        labels, before = best_labels(probabilities, nodata), labels
+        probabilities = predict_scene(model, scene)
+        labels, before = best_labels(probabilities, scene.nodata), labels
         row = {"round": number, "stage": stage}
         row |= {f"loss_{name}": value for name, value in means.items()}
         row |= told | {"agreement": agreement(labels, before)}
@@ -203,9 +313,11 @@ def train(
     return probabilities, labels
 
 
-def random_loss(draw: Draw, rng: np.random.Generator, logits: torch.Tensor) -> torch.Tensor:
+def random_loss(
+    draw: Draw, rng: np.random.Generator, logits: torch.Tensor, window: Window
+) -> torch.Tensor:
     """Cross-entropy on freshly drawn pixels with their one-hot pseudo-labels."""
-    pixels, classes = (torch.from_numpy(a).to(logits.device) for a in draw(rng))
+    pixels, classes = (torch.from_numpy(a).to(logits.device) for a in draw(rng, window))
     return F.cross_entropy(logits[pixels], classes)
 
 

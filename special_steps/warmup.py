@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from special_steps.cli import run
 from special_steps.prediction import write_prediction
 from special_steps.store import open_store
 from special_steps.training import (
-    class_balanced,
+    class_balanced_in,
     device,
     fingerprint,
+    open_scene,
     random_loss,
     resume,
     save_state,
@@ -44,7 +44,8 @@ def warmup(
         pseudo: store made by fuse.
         seed: random seed.
         classifier: hidden, tokens.
-        training: rounds, warmup_rounds, iterations, samples_per_class, learning_rate, noise.
+        training: rounds, warmup_rounds, iterations, samples_per_class, learning_rate, noise,
+            tile.
         checkpoint: file kept after every round; an interrupted run goes on from it.
         out: store to write, the scene's probabilities after the last warm-up round.
         state: safetensors file to write: network and optimizer, for refine.
@@ -53,15 +54,14 @@ def warmup(
     source = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
     labelled = open_store(pseudo, labels=("y", "x"), margin=("y", "x"))
     names = labelled.attrs["class_names"]
-    nodata = source["nodata"][:]
-    draw = class_balanced(
-        labelled["labels"][:].ravel(), labelled["margin"][:].ravel(), training["samples_per_class"]
+    draw = class_balanced_in(
+        labelled["labels"][:], labelled["margin"][:], training["samples_per_class"]
     )
     _warn_of_empty(labelled["labels"][:], names)
 
     where = device()
-    scene = torch.from_numpy(source["features"][:])[None].to(where)
-    model, optimizer = start(scene.shape[1], len(names), classifier, seed, where)
+    scene = open_scene(source, training["tile"], where)
+    model, optimizer = start(scene.bands, len(names), classifier, seed, where)
     settings = {"seed": seed, "classifier": classifier, "training": training}
     mark = fingerprint("warmup", settings, [features, pseudo])
     before, rows = resume(checkpoint, mark, model, optimizer) or (None, [])
@@ -69,9 +69,9 @@ def warmup(
         model,
         optimizer,
         scene,
-        nodata,
+        draw,
         lambda _, rng: (
-            lambda logits: {"random": (1.0, random_loss(draw, rng, logits))},
+            lambda logits, window: {"random": (1.0, random_loss(draw, rng, logits, window))},
             {},
         ),
         stage="warmup",
@@ -86,7 +86,7 @@ def warmup(
     write_prediction(
         out,
         probabilities,
-        nodata,
+        scene.nodata,
         step="warmup",
         settings=settings,
         inputs=[features, pseudo],

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from special_steps import refine
+from special_steps.training import WHOLE
 
 
 def rng():
@@ -127,12 +128,12 @@ def test_losses_follow_their_weights():
     soft = np.full((4, 3), 1 / 3, np.float32)
     sets = {"confident": (np.arange(4), soft), "hard": (np.arange(4, 8), soft)}
 
-    def draw(_):
+    def draw(_, window):
         return np.arange(3), np.arange(3)
 
-    def parts(**weights):
-        cpu = torch.device("cpu")
-        return refine.refined_losses(draw, sets, settings(**weights), rng(), cpu)(logits)
+    def parts(logits=logits, window=WHOLE, **weights):
+        losses = refine.refined_losses(draw, sets, (5, 6), settings(**weights), rng())
+        return losses(logits, window)
 
     full = parts()
     assert {name: weight for name, (weight, _) in full.items()} == {
@@ -144,3 +145,16 @@ def test_losses_follow_their_weights():
     torch.testing.assert_close(full["hard"][1], expected)
     assert set(parts(hard_weight=0)) == {"random", "confident"}
     assert set(parts(random_weight=0, hard_weight=0)) == {"confident"}
+    # rows 0 and 1, columns 2 to 4: of the sets' pixels 0..7 these are 2, 3 and 4
+    window = (slice(0, 2), slice(2, 5))
+    tile = logits.reshape(5, 6, 3)[window].reshape(-1, 3)
+    few = parts(logits=tile, window=window)
+    torch.testing.assert_close(
+        few["confident"][1],
+        torch.nn.functional.cross_entropy(logits[2:4], torch.from_numpy(soft[:2])),
+    )
+    torch.testing.assert_close(
+        few["hard"][1],
+        torch.nn.functional.cross_entropy(logits[4:5], torch.from_numpy(soft[:1])),
+    )
+    assert set(parts(logits=tile, window=(slice(2, 4), slice(2, 5)))) == {"random"}

@@ -109,10 +109,20 @@ def test_stretch_by_hand():
 
 
 def test_joint_percentiles_are_over_all_bands_together():
-    values = np.arange(101, dtype="f4").reshape(1, 101)
-    assert joint_percentiles(values.copy(), [10, 90]) == (10, 90)
-    low, high = joint_percentiles(np.array([[0.0, 1], [10, 11]], "f4"), [0, 100])
-    assert (low, high) == (0, 11)
+    values = np.arange(101, dtype="f4")
+    assert joint_percentiles(lambda: (values[:7], values[7:]), [10, 90]) == (10, 90)
+    assert joint_percentiles(lambda: np.array([[0, 1], [10, 11]], "f4"), [0, 100]) == (0, 11)
+
+
+@pytest.mark.parametrize("count", [1, 2, 999, 10_000])
+def test_percentiles_by_counting_are_numpys(count):
+    rng = np.random.default_rng(count)
+    values = rng.normal(0, 10, count).astype("f4")
+    values[: count // 3] = rng.choice([-0.0, 0.0, 1e-30, -1e30, 7], count // 3)
+    for percentiles in ([0, 100], [0.1, 99.9], [33.3, 50], [99, 99.9]):
+        found = joint_percentiles(lambda: np.array_split(values, 3), percentiles)
+        wanted = np.percentile(values.astype(float), percentiles)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_the_stretch_is_joint_over_bands(tmp_path):

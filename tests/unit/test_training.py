@@ -6,6 +6,7 @@ import torch
 
 from special_steps import training
 from special_steps.errors import UserError
+from special_steps.store import new_store, open_store, write_array
 
 CLASSIFIER = {"hidden": 8, "tokens": 4}
 
@@ -14,18 +15,28 @@ def small_model(seed=0):
     return training.start(5, 3, CLASSIFIER, seed, torch.device("cpu"))
 
 
+def whole(features):
+    nodata = np.zeros(features.shape[2:], bool)
+    return training.Scene(lambda _: features, features.shape[1], nodata, 1200)
+
+
+def anywhere(rng, window):
+    return np.arange(3), np.arange(3)
+
+
 def one_round(model, optimizer, rng):
     generator = torch.Generator().manual_seed(1)
     scene = torch.rand(1, 5, 9, 14, generator=generator)
     labels = np.arange(9 * 14) % 3
 
-    def losses(logits):
+    def losses(logits, _):
         target = torch.from_numpy(labels)
         return {"random": (1.0, torch.nn.functional.cross_entropy(logits, target))}
 
     return training.train_round(
-        model, optimizer, scene, losses, rates=[1e-3] * 3, noise=0.1, rng=rng, title="test"
-    )
+        model, optimizer, whole(scene), anywhere, losses,
+        rates=[1e-3] * 3, noise=0.1, rng=rng, title="test",
+    )  # fmt: skip
 
 
 def test_learning_rate_is_a_cosine_between_its_limits():
@@ -71,16 +82,97 @@ def test_augmentation_keeps_pixels_in_their_places():
     model = Copy()
     seen = []
 
-    def losses(logits):
+    def losses(logits, _):
         seen.append(logits.detach().clone())
         return {"random": (1.0, logits.sum() * 0)}
 
     optimizer = torch.optim.Adam(model.parameters())
     rng = np.random.default_rng(0)
     training.train_round(
-        model, optimizer, scene, losses, rates=[0.1] * 30, noise=0, rng=rng, title="test"
-    )
+        model, optimizer, whole(scene), anywhere, losses,
+        rates=[0.1] * 30, noise=0, rng=rng, title="test",
+    )  # fmt: skip
     assert all(torch.equal(logits, scene[0].flatten(1).T) for logits in seen)
+
+
+def tiled(features, tile):
+    """A scene that is read in parts, and what was read."""
+    asked = []
+
+    def read(window):
+        asked.append(window)
+        return features[:, :, *window]
+
+    nodata = np.zeros(features.shape[2:], bool)
+    return training.Scene(read, features.shape[1], nodata, tile), asked
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (9, 70), (33, 32)])
+def test_tiles_lie_in_the_scene_around_drawn_pixels(shape):
+    scene, _ = tiled(torch.zeros(1, 1, *shape), 16)
+    labels = np.zeros(shape, np.uint8)
+    labels[2, 3], labels[-1, -1] = 1, 2  # far apart: a rare and a common class are met alike
+    labels[5:9, 20:32] = 1
+    draw = training.class_balanced_in(labels, np.ones(shape, np.float32), 50)
+    rng = np.random.default_rng(0)
+    corner = 0
+    for _ in range(200):
+        window = training.random_window(scene, draw, rng)
+        sides = [s.stop - s.start for s in window]
+        assert sides == [min(16, n) for n in shape]
+        assert all(s.start >= 0 and s.stop <= n for s, n in zip(window, shape, strict=True))
+        pixels, classes = draw(rng, window)
+        np.testing.assert_array_equal(labels[window].ravel()[pixels], classes + 1)
+        corner += labels[window][-1, -1] == 2
+    assert 60 < corner < 140
+    whole_scene = scene._replace(tile=1200)
+    assert training.random_window(whole_scene, draw, rng) == training.WHOLE
+
+
+def test_pixels_inside_a_window():
+    image = np.arange(6 * 9).reshape(6, 9)
+    pixels = np.array([0, 12, 13, 30, 53])
+    window = (slice(1, 4), slice(3, 6))
+    mask, places = training.inside(window, image.shape, pixels)
+    np.testing.assert_array_equal(image[window].ravel()[places], pixels[mask])
+    assert mask.tolist() == [False, True, True, True, False]
+    assert training.inside(training.WHOLE, image.shape, pixels)[1] is pixels
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (9, 70), (17, 16)])
+def test_predicted_tiles_are_blended_without_seams(monkeypatch, shape):
+    """A network that copies its input gives the scene back; one that marks edges shows no seam."""
+    features = torch.rand(1, 2, *shape)
+    scene, asked = tiled(features, 16)
+    monkeypatch.setattr(training, "predict", lambda model, seen: seen.numpy())
+    found = training.predict_scene(None, scene)
+    np.testing.assert_allclose(found, features[0].numpy(), atol=1e-6)
+    assert all(s.stop - s.start <= 16 for window in asked for s in window)
+
+    def edges(model, seen):
+        out = np.zeros(seen.shape, np.float32)
+        out[:, :, [0, -1]] = 1
+        return out
+
+    monkeypatch.setattr(training, "predict", edges)
+    if shape[1] > 16:
+        assert training.predict_scene(None, scene)[:, :, 1:-1].max() < 0.25
+
+
+def test_a_large_scene_stays_on_disk(tmp_path):
+    features = np.random.default_rng(0).random((3, 20, 30), np.float32)
+    with new_store(tmp_path / "f.zarr", step="test", settings={}, inputs=[]) as group:
+        write_array(group, "features", features, ("band", "y", "x"))
+        write_array(group, "nodata", np.zeros((20, 30), bool), ("y", "x"))
+    store = open_store(tmp_path / "f.zarr")
+    cpu = torch.device("cpu")
+    small = training.open_scene(store, 30, cpu)
+    assert small.whole
+    np.testing.assert_array_equal(small.read(training.WHOLE)[0], features)
+    large = training.open_scene(store, 16, cpu)
+    assert not large.whole
+    window = (slice(2, 18), slice(5, 21))
+    np.testing.assert_array_equal(large.read(window)[0], features[:, 2:18, 5:21])
 
 
 def test_rounds_are_the_same_for_the_same_generator():
@@ -98,8 +190,9 @@ def test_a_loss_that_is_not_finite_stops_the_training():
         training.train_round(
             model,
             optimizer,
-            torch.rand(1, 5, 8, 8),
-            lambda logits: {"random": (1.0, logits.sum() * float("nan"))},
+            whole(torch.rand(1, 5, 8, 8)),
+            anywhere,
+            lambda logits, _: {"random": (1.0, logits.sum() * float("nan"))},
             rates=[1e-3],
             noise=0,
             rng=np.random.default_rng(0),

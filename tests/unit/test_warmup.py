@@ -17,6 +17,7 @@ TRAINING = {
     "samples_per_class": 60,
     "learning_rate": [5e-3, 1e-3],
     "noise": 0.05,
+    "tile": 1200,
 }
 CLASSIFIER = {"hidden": 8, "tokens": 4}
 REFINEMENT = {
@@ -42,7 +43,7 @@ def scene(tmp_path):
     bands = np.where(nodata, 0, bands).astype(np.float32)
     with new_store(tmp_path / "features.zarr", step="test", settings={}, inputs=[]) as group:
         write_array(group, "features", bands, ("band", "y", "x"))
-        scores = principal_components(bands, nodata, 5)
+        (scores,) = principal_components(lambda rows: bands[:, rows], nodata, 5)
         write_array(group, "components", scores, ("component", "y", "x"))
         write_array(group, "nodata", nodata, ("y", "x"))
     wrong = rng.random(truth.shape) < 0.2
@@ -67,14 +68,14 @@ def run_warmup(folder, **changed):
     )
 
 
-def run_refine(folder):
+def run_refine(folder, **changed):
     refine(
         features=folder / "features.zarr",
         pseudo=folder / "pseudo.zarr",
         warmup=folder / "warmup.safetensors",
         seed=0,
         classifier=CLASSIFIER,
-        training=TRAINING,
+        training=TRAINING | changed,
         refinement=REFINEMENT,
         checkpoint=folder / ".refine.safetensors",
         out=folder / "final.zarr",
@@ -96,6 +97,24 @@ def test_both_stages_learn_from_noisy_labels(scene):
     assert {"loss_random", "loss_confident", "confident_pixels", "hard_pixels"} <= set(second)
     assert second["agreement"].notna().all(), "the first round of refinement follows the warm-up"
     assert not list(folder.glob(".*")), "checkpoints and temporary files are gone"
+
+
+def test_both_stages_learn_on_tiles(scene, monkeypatch):
+    folder, truth, nodata = scene
+    largest = []
+    forward = training.MambaHSI.forward
+
+    def watched(self, cube):
+        largest.append(max(cube.shape[2:]))
+        return forward(self, cube)
+
+    monkeypatch.setattr(training.MambaHSI, "forward", watched)
+    run_warmup(folder, tile=16)
+    run_refine(folder, tile=16)
+    assert max(largest) == 16
+    labels = open_store(folder / "final.zarr")["labels"][:]
+    assert (labels[nodata] == 0).all()
+    assert (labels == truth)[~nodata].mean() > 0.9
 
 
 @pytest.mark.parametrize("stage", ["warmup", "refine"])

@@ -1,0 +1,124 @@
+"""Dense CLIP against its floor, the plain batched forward pass of the same windows, in one run.
+
+    python tests/benchmarks/dense_clip.py
+
+Random weights and pictures: they cost as much as real ones. Forward passes and whole steps take
+turns, so that other work on the machine slows both down alike; medians are compared.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import open_clip
+import torch
+
+from special_steps.clip_model import Clip, load_clip
+from special_steps.clip_scale import Phrases, scale_probabilities
+from special_steps.dense import make_encoder
+from special_steps.settings import _bundled_scales
+from special_steps.upsample import make_upsampler
+
+CLASSES, BATCH, WINDOW, STRIDE = 8, 8, 224, 112
+SCENE = (610, 340)  # Pavia University
+
+
+def random_vit() -> Clip:
+    """ViT-B/16 as OpenAI's, untrained."""
+    torch.manual_seed(0)
+    model = open_clip.create_model("ViT-B-16-quickgelu").eval().requires_grad_(False)
+    bundled = load_clip()
+    return bundled._replace(model=model.to(bundled.device), name="ViT-B-16-quickgelu")
+
+
+def random_jbu(dim: int) -> dict[str, torch.Tensor]:
+    """A learned upsampler of the published shape (one module for all stages), untrained."""
+    shapes = {
+        "up.range_proj.0": (32, 3), "up.range_proj.3": (32, 32),
+        "up.fixup_proj.0": (121, 124), "up.fixup_proj.3": (121, 121), "fixup_proj.1": (dim, dim),
+    }  # fmt: skip
+    state = {"up.range_temp": torch.tensor(0.0), "up.sigma_spatial": torch.tensor(1.0)}
+    for name, shape in shapes.items():
+        state[f"{name}.weight"] = torch.randn(*shape, 1, 1) / shape[1] ** 0.5
+        state[f"{name}.bias"] = torch.zeros(shape[0])
+    return state
+
+
+def seconds(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median time of each piece of work; they take turns, the first turn does not count."""
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds + 1):
+        for name, call in work.items():
+            start = time.perf_counter()
+            call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(t[1:]) for name, t in times.items()}
+
+
+def step(clip: Clip, upsampling: str, size: tuple[int, int]) -> Callable[[], object]:
+    """The whole step at scale 2 on a random picture: resizing, windows, upsampling, classes."""
+    encoder = make_encoder(clip)
+    rng = np.random.default_rng(0)
+    picture = rng.random((3, *size), np.float32)
+    text = rng.standard_normal((CLASSES, encoder.dim)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    names = [str(i) for i in range(CLASSES)]
+    phrases = Phrases(text, np.arange(CLASSES), names, clip.name)
+    state = random_jbu(encoder.dim) if upsampling == "jbu" else None
+    rows = partial(
+        scale_probabilities,
+        lambda first, last: picture[:, first:last],
+        size,
+        encoder,
+        phrases,
+        make_upsampler(upsampling, clip.mean, clip.std, state),
+        scale=2,
+        mean=clip.mean,
+        std=clip.std,
+        logit_scale=50,
+        window=WINDOW,
+        stride=STRIDE,
+        class_token_weight=-0.3,
+    )
+    return lambda: list(rows())
+
+
+@torch.inference_mode()
+def main() -> None:
+    """Print the times of a window and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="turns that count")
+    rounds = parser.parse_args().rounds
+    # Two rows of eight windows of the enlarged picture.
+    size = ((WINDOW + STRIDE) // 2, (WINDOW + 7 * STRIDE) // 2)
+    clips = {"ViT-B/16": random_vit(), "bundled": load_clip()}
+    device = clips["bundled"].device
+    images = torch.rand(BATCH, 3, WINDOW, WINDOW, device=device)
+    work: dict[str, Callable[[], object]] = {}
+    for name, clip in clips.items():
+        encoder = make_encoder(clip)
+        forward = clip.model.encode_image if name == "ViT-B/16" else encoder.features
+        work[f"{name}, forward"] = lambda forward=forward: [forward(images) for _ in "12"]
+        for upsampling in ("bilinear", "guided", "jbu"):
+            work[f"{name}, {upsampling}"] = step(clip, upsampling, size)
+    found = seconds(work, rounds)
+    print(f"{device}, {torch.get_num_threads()} threads; a window of {WINDOW} px, median:")
+    for name, time_ in found.items():
+        floor = found[name.split(",")[0] + ", forward"]
+        print(f"  {name:22s} {1000 * time_ / 16:8.1f} ms   {time_ / floor:5.2f} x its forward pass")
+    ratio = found["bundled, guided"] / found["ViT-B/16, guided"]
+    features = found["bundled, forward"] / found["ViT-B/16, forward"]
+    scales = _bundled_scales()
+    print(
+        f"bundled / ViT-B/16: features {features:.3f}, whole step with guided upsampling {ratio:.3f}"
+        f" (so also for a scene of {SCENE[0]} x {SCENE[1]} at scales {scales}: the windows are the same)"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The selective scan against its floor: exponentials and memory traffic, in one run.
+
+    python tests/benchmarks/scan.py [TOKENS]
+
+The floor is what this machine needs for the exponentials that the recurrence can't do without
+(one a token, channel and state, forward and once more backward, where the state is recomputed; by
+the kernel's own inlined exp2, over data in the first-level cache) or for moving the tensors in and
+out of memory once, whichever is longer; all cores.
+"""
+
+import argparse
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numba import njit
+
+from special_steps.scan import _JIT, _exp2, selective_scan
+
+CHANNELS, STATES = 32, 16  # the spatial branch of MambaHSI with 16 hidden channels
+
+
+@njit(**_JIT)
+def exponentials(block: np.ndarray, turns: int) -> None:
+    """`turns` times 2**x of a block that stays in the cache; results are kept, so none is skipped."""
+    for _ in range(turns):
+        for i in range(block.size):
+            block[i] = _exp2(block[i]) - np.float32(1.0)
+
+
+def timed(call) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print floor, achieved times and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tokens", type=int, nargs="?", default=207_400, help="610 x 340 pixels")
+    length = parser.parse_args().tokens
+    threads = torch.get_num_threads()
+    torch.manual_seed(0)
+    shape = {"u": CHANNELS, "delta": CHANNELS, "B": STATES, "C": STATES, "z": CHANNELS}
+    t = {k: torch.randn(1, length, n, requires_grad=True) for k, n in shape.items()}
+    A = -torch.arange(1.0, STATES + 1).repeat(CHANNELS, 1).requires_grad_()
+    D, bias = torch.ones(CHANNELS, requires_grad=True), torch.full((CHANNELS,), -3.0)
+    bias.requires_grad_()
+    grad = torch.randn(1, length, CHANNELS)
+
+    def scan() -> None:
+        y, _ = selective_scan(t["u"], t["delta"], A, t["B"], t["C"], D, t["z"], bias)
+        y.backward(grad)
+
+    values = length * CHANNELS * STATES
+    block = np.linspace(-1, 0, 2048, dtype=np.float32)
+    turns = 2 * values // block.size // threads
+
+    def exp_floor() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            jobs = [pool.submit(exponentials, block.copy(), turns) for _ in range(threads)]
+            [job.result() for job in jobs]
+
+    # Forward reads u, delta, z, B, C and writes y; backward reads all and writes the gradients.
+    words = length * (3 * (3 * CHANNELS + 2 * STATES) + 2 * CHANNELS)
+    source, target = torch.ones(words // 2), torch.ones(words // 2)
+    rows = []
+    for _ in range(6):
+        rows.append((timed(scan), timed(exp_floor), timed(lambda: target.copy_(source))))
+    took, exp, copy = (statistics.median(column) for column in zip(*rows[1:], strict=True))
+    floor = max(exp, copy)
+    print(
+        f"{threads} threads, {length} tokens x {CHANNELS} channels x {STATES} states, median of 5:\n"
+        f"  exponentials {1000 * exp:.0f} ms, copies {1000 * copy:.0f} ms: floor {1000 * floor:.0f} ms\n"
+        f"  scan, forward and backward {1000 * took:.0f} ms: {took / floor:.1f} x the floor"
+    )
+
+
+if __name__ == "__main__":
+    main()
