@@ -76,6 +76,7 @@ def evaluate(
     shape: dict[str, int] | None = None,
     labels: dict[str, int],
     unlabelled: list[int],
+    colours: bool = False,
     about: dict[str, Any],
     metrics: Path,
     classes: Path,
@@ -91,6 +92,7 @@ def evaluate(
         shape: sizes of axes that are flattened together.
         labels: label of each class, by class name; of abundances, the position, from 1.
         unlabelled: labels that mean "no reference here".
+        colours: whether the file is a picture, and labels are its colours, 0xRRGGBB.
         about: what the map is (scene, run, seed, stage): copied into the metrics.
         metrics: JSON file to write, everything.
         classes: CSV file to write, a row per class.
@@ -107,6 +109,7 @@ def evaluate(
         classes=_by_label(labels, str(paths[0])),
         class_names=names,
         unlabelled=unlabelled,
+        colours=colours,
         scene=predicted.shape,
     )
     try:

@@ -31,6 +31,12 @@ def label_map(layers: np.ndarray, nodata: float | None = None) -> np.ndarray:
     return np.where(empty, np.nan, np.nan_to_num(values).argmax(0) + 1.0)
 
 
+def colour_labels(layers: np.ndarray) -> np.ndarray:
+    """Colours (3, y, x), 8 bits each (a fourth layer is not looked at), to labels 0xRRGGBB (y, x)."""
+    red, green, blue = layers[:3].astype(np.int64)
+    return (red << 16 | green << 8 | blue).astype(np.float64)
+
+
 def match_classes(
     labels: np.ndarray,
     classes: Mapping[int, str],
@@ -56,7 +62,11 @@ def match_classes(
             f"{where}: labels {both} are in 'labels' and in 'unlabelled'; take them out of one"
         )
     found = np.unique(labels[~np.isnan(labels)])
-    unknown = [f"{v:g}" for v in found if v not in classes and v not in unlabelled]
+    unknown = [
+        f"{int(v):#08x}" if v > 0xFFFF else f"{v:g}"
+        for v in found
+        if v not in classes and v not in unlabelled
+    ]
     if unknown:
         more = ", ..." if len(unknown) > 20 else ""
         raise UserError(
@@ -83,6 +93,7 @@ def read_ground_truth(
     classes: Mapping[int, str],
     class_names: Sequence[str],
     unlabelled: Sequence[int] = (0,),
+    colours: bool = False,
     scene: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Read labels, or abundances, as (y, x) uint8: 0 = unlabelled, 1..K by position in
@@ -90,8 +101,8 @@ def read_ground_truth(
 
     Files and the options `variable`, `axes`, `shape` are as for scenes (a 2-D array is "y x";
     abundances are "y x class"). `classes` names the file's labels; for abundances 1 is the first
-    layer. `scene` is the (height, width) that the map must have. Raises UserError naming the file
-    when anything does not fit.
+    layer. With `colours` the file is a picture and a label a colour, 0xRRGGBB. `scene` is the
+    (height, width) that the map must have. Raises UserError naming the file when anything does not fit.
     """
     source = open_source(path, variable=variable, axes=axes, shape=shape, labels=True)
     where = str(source.files[0])
@@ -104,9 +115,18 @@ def read_ground_truth(
             f"has {scene[0]} x {scene[1]}; check 'axes' and 'shape', or give the ground truth of "
             "this scene"
         )
-    if source.shape[0] > 1 and source.files[0].suffix.lower() == ".png":
-        raise UserError(f"{where}: a picture in colours, not labels; give an image of one band")
-    labels = label_map(source.read(0, source.shape[1]), source.nodata)
+    layers = source.read(0, source.shape[1])
+    if colours and (len(layers) not in (3, 4) or layers.dtype != np.uint8):
+        raise UserError(
+            f"{where}: {len(layers)} layers of {layers.dtype} are no picture in colours (3 or 4 of"
+            " uint8); leave ground_truth.colours out"
+        )
+    if not colours and len(layers) > 1 and source.files[0].suffix.lower() == ".png":
+        raise UserError(
+            f"{where}: a picture in colours, not labels; give an image of one band, or set"
+            " ground_truth.colours and each label as 0xRRGGBB"
+        )
+    labels = colour_labels(layers) if colours else label_map(layers, source.nodata)
     return match_classes(labels, classes, class_names, unlabelled, where)
 
 

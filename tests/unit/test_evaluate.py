@@ -144,7 +144,8 @@ def files_of(tmp_path, truth, predicted, names=NAMES, nodata=None):
 
 def test_the_options_are_those_of_the_rule():
     wanted = (
-        "prediction paths variable axes shape labels unlabelled about metrics classes confusion"
+        "prediction paths variable axes shape labels unlabelled colours about metrics classes"
+        " confusion"
     )
     assert set(inspect.signature(evaluate).parameters) == set(wanted.split())
 

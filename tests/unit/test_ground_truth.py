@@ -124,9 +124,26 @@ def test_labels_that_are_no_whole_numbers(tmp_path):
         read_ground_truth(tmp_path / "a.npy", classes=CLASSES, class_names=NAMES)
 
 
+@pytest.mark.parametrize("layers", [3, 4])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_colours_are_labels_when_asked(tmp_path, name, layers):
+    wanted = np.array([[1, 2, 0], [2, 2, 1]])
+    palette = np.array([[0, 0, 0], [255, 0, 0], [255, 127, 80]], np.uint8)
+    picture = np.concatenate([palette[wanted].transpose(2, 0, 1), np.full((1, 2, 3), 255, "u1")])
+    path = write_raster(tmp_path / name, picture[:layers])
+    options = {"class_names": ["buildings", "cars"], "colours": True}
+    classes = {0xFF0000: "buildings", 0xFF7F50: "cars"}
+    np.testing.assert_array_equal(read_ground_truth(path, classes=classes, **options), wanted)
+    with pytest.raises(UserError, match=r"labels 0xff7f50 are in the file"):
+        read_ground_truth(path, classes={0xFF0000: "buildings"}, **options)
+    np.save(tmp_path / "b.npy", wanted)
+    with pytest.raises(UserError, match=r"b\.npy: 1 layers of int64 are no picture"):
+        read_ground_truth(tmp_path / "b.npy", classes=classes, **options)
+
+
 def test_a_coloured_picture_is_refused(tmp_path):
     path = write_raster(tmp_path / "a.png", np.stack([LABELS] * 3))
-    with pytest.raises(UserError, match=r"a\.png: a picture in colours"):
+    with pytest.raises(UserError, match=r"a\.png: a picture in colours.*0xRRGGBB"):
         read_ground_truth(path, classes=CLASSES, class_names=NAMES)
 
 
