@@ -3,12 +3,17 @@
     python -m special_steps.bundled_clip.evaluate --aerial ../shared/data/aerial --cache DIR
 
 `--cache` is the folder training worked in (images, parts and text targets are made there if
-missing). No labelled hyperspectral scene is read: settings are chosen by these figures.
+missing). Settings are chosen by the figures that this prints first. Labelled hyperspectral scenes
+(`--scenes`, configs of the workflow, which then makes their pseudo-labels with the installed
+weights) are for the report only.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +22,7 @@ import numpy as np
 import open_clip
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
 from special_steps.bundled_clip import model as bundled
@@ -191,6 +197,32 @@ def text_figures(
     return out
 
 
+def scene_report(config: Path, data: Path) -> str:
+    """Accuracy of the pseudo-labels that the workflow makes of a config's scenes."""
+    root = Path(__file__).resolve().parents[2]
+    scenes = yaml.safe_load(config.read_text(encoding="utf-8"))["scenes"]
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path("results", name, "hsi", "pseudo.metrics.json") for name in scenes}
+        subprocess.run(
+            ["snakemake", "--quiet", "-s", root / "workflow" / "Snakefile", "--cores", "all"]
+            + [str(file) for file in files.values()]
+            + ["--configfile", config.resolve(), "--config", f"data={data.resolve()}"],
+            cwd=folder,
+            check=True,
+        )
+        for name, file in files.items():
+            found = json.loads(Path(folder, file).read_text(encoding="utf-8"))
+            recall = ", ".join(
+                f"{c['class']} {c['recall']:.2f}" for c in found["classes"] if c["pixels"]
+            )
+            lines.append(
+                f"{name}, pseudo-labels: OA {found['oa']:.3f}, AA {found['aa']:.3f},"
+                f" kappa {found['kappa']:.3f}; recall {recall}"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Print every figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -200,6 +232,8 @@ def main() -> None:
         "--weights", type=Path, default=bundled.FOLDER, help="folder of the weights"
     )
     parser.add_argument("--phrases", type=Path, help="class phrases, one a line")
+    parser.add_argument("--scenes", type=Path, nargs="*", default=[], help="workflow configs")
+    parser.add_argument("--data", type=Path, default=Path(), help="folder of their scenes")
     options = parser.parse_args()
     model, tokenizer = bundled.load(options.weights)
     data = load(options.aerial, options.cache)
@@ -219,6 +253,8 @@ def main() -> None:
         lines = options.phrases.read_text(encoding="utf-8").splitlines()
         for name, value in text_figures(model, tokenizer, options.cache, lines).items():
             print(f"{name}: {value:.3f}")
+    for config in options.scenes:
+        print(scene_report(config, options.data))
 
 
 if __name__ == "__main__":
