@@ -5,6 +5,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,11 +72,13 @@ def open_scene(store: zarr.Group, tile: int, where: torch.device) -> Scene:
     features, nodata = store["features"], store["nodata"][:]
     scene = Scene(lambda _: whole, features.shape[0], nodata, tile)
     if scene.whole:
-        whole = torch.from_numpy(features[:])[None].to(where)
+        whole = torch.from_numpy(features[:])[None].to(where, memory_format=torch.channels_last)
         return scene
     log.info("the scene is larger than a tile of %d pixels: training on tiles", tile)
     return scene._replace(
-        read=lambda window: torch.from_numpy(features[:, *window])[None].to(where)
+        read=lambda window: torch.from_numpy(features[:, *window])[None].to(
+            where, memory_format=torch.channels_last
+        )
     )
 
 
@@ -188,6 +191,34 @@ def start(
     return model, torch.optim.Adam(model.parameters(), lr=1e-3)
 
 
+def turned(image: torch.Tensor, turns: int, flip: bool) -> torch.Tensor:
+    """torch.rot90 (1, band, y, x) by `turns`, then flipped along x if asked for, with one copy at most."""
+    axes = [set(), {3}, {2, 3}, {2}][turns]
+    if flip:
+        axes ^= {2} if turns % 2 else {3}  # the axis that becomes x
+    image = image.flip(sorted(axes)) if axes else image
+    return image.transpose(2, 3) if turns % 2 else image
+
+
+def gaussian(like: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Standard normal noise of the shape (1, band, y, x), in channels-last layout.
+
+    torch draws normal numbers with one thread: on the CPU pieces are drawn side by side, each with
+    a generator of its own, as many whatever the number of threads.
+    """
+    n, bands, height, width = like.shape
+    drawn = like.new_empty(n, height, width, bands)
+    pieces = drawn.view(-1).chunk(8 if like.device.type == "cpu" else 1)
+    seeds = rng.integers(2**62, size=len(pieces))
+
+    def fill(piece: torch.Tensor, seed: int) -> None:
+        piece.normal_(generator=torch.Generator(like.device).manual_seed(int(seed)))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(fill, pieces, seeds))
+    return drawn.permute(0, 3, 1, 2)
+
+
 def train_round(
     model: MambaHSI,
     optimizer: torch.optim.Adam,
@@ -217,20 +248,15 @@ def train_round(
     Raises:
         FloatingPointError: when the loss is not finite.
     """
-    where = next(model.parameters()).device
-    generator = torch.Generator(where).manual_seed(int(rng.integers(2**62)))
     model.train()
     found: dict[str, list[float]] = {}
     for rate in tqdm(rates, desc=title, disable=None, leave=False):
         optimizer.param_groups[0]["lr"] = rate
-        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
         window = random_window(scene, draw, rng)
-        seen = torch.rot90(scene.read(window), turns, (2, 3))
-        seen = seen.flip(3) if flip else seen
+        turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+        seen = turned(scene.read(window), turns, flip)
         if noise:
-            drawn = torch.randn(seen.shape, generator=generator, device=seen.device)
-            seen = drawn.mul_(noise).add_(seen)
-            del drawn
+            seen = gaussian(seen, rng).mul_(noise).add_(seen)
         # in the network's own layout, so that it keeps no second copy of the scene
         seen = seen.contiguous(memory_format=torch.channels_last)
         logits = model(seen)

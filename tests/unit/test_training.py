@@ -67,6 +67,33 @@ def test_draw_without_margins_is_uniform():
     np.testing.assert_allclose(np.bincount(pixels) / 8000, 0.25, atol=0.02)
 
 
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("flip", [False, True])
+def test_turns_are_rot90s(turns, flip):
+    image = torch.arange(2 * 3 * 5).reshape(1, 2, 3, 5)
+    wanted = torch.rot90(image, turns, (2, 3))
+    assert torch.equal(training.turned(image, turns, flip), wanted.flip(3) if flip else wanted)
+
+
+def test_noise_is_normal_and_does_not_depend_on_threads():
+    like, threads = torch.empty(1, 20, 60, 50), torch.get_num_threads()
+    drawn = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            drawn.append(training.gaussian(like, np.random.default_rng(0)))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(*drawn)
+    assert drawn[0].shape == like.shape
+    assert drawn[0].is_contiguous(memory_format=torch.channels_last)
+    assert abs(drawn[0].mean()) < 0.02
+    assert abs(drawn[0].std() - 1) < 0.02
+    parts = drawn[0].permute(0, 2, 3, 1).flatten().chunk(8)
+    assert abs(np.corrcoef(parts[0], parts[1])[0, 1]) < 0.05
+    assert not torch.equal(training.gaussian(like, np.random.default_rng(1)), drawn[0])
+
+
 def test_augmentation_keeps_pixels_in_their_places():
     """A network that copies its first bands must give each pixel its own values, however turned."""
     scene = torch.arange(2 * 3 * 5, dtype=torch.float32).reshape(1, 2, 3, 5)
