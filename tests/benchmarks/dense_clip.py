@@ -7,6 +7,7 @@ turns, so that other work on the machine slows both down alike; medians are comp
 """
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -18,11 +19,12 @@ import torch
 
 from special_steps.clip_model import Clip, load_clip
 from special_steps.clip_scale import Phrases, scale_probabilities
-from special_steps.dense import make_encoder
+from special_steps.dense import make_encoder, window_starts
 from special_steps.settings import _bundled_scales
 from special_steps.upsample import make_upsampler
 
 CLASSES, BATCH, WINDOW, STRIDE = 8, 8, 224, 112
+MODELS = ("ViT-B/16", "bundled")
 SCENE = (610, 340)  # Pavia University
 
 
@@ -93,11 +95,13 @@ def main() -> None:
     """Print the times of a window and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="turns that count")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    options = parser.parse_args()
     # Two rows of eight windows of the enlarged picture.
     size = ((WINDOW + STRIDE) // 2, (WINDOW + 7 * STRIDE) // 2)
-    clips = {"ViT-B/16": random_vit(), "bundled": load_clip()}
-    device = clips["bundled"].device
+    make = {"ViT-B/16": random_vit, "bundled": load_clip}
+    clips = {name: make[name]() for name in options.models}
+    device = clips[options.models[0]].device
     images = torch.rand(BATCH, 3, WINDOW, WINDOW, device=device)
     work: dict[str, Callable[[], object]] = {}
     for name, clip in clips.items():
@@ -106,18 +110,25 @@ def main() -> None:
         work[f"{name}, forward"] = lambda forward=forward: [forward(images) for _ in "12"]
         for upsampling in ("bilinear", "guided", "jbu"):
             work[f"{name}, {upsampling}"] = step(clip, upsampling, size)
-    found = seconds(work, rounds)
+    found = seconds(work, options.rounds)
     print(f"{device}, {torch.get_num_threads()} threads; a window of {WINDOW} px, median:")
     for name, time_ in found.items():
         floor = found[name.split(",")[0] + ", forward"]
         print(f"  {name:22s} {1000 * time_ / 16:8.1f} ms   {time_ / floor:5.2f} x its forward pass")
-    ratio = found["bundled, guided"] / found["ViT-B/16, guided"]
-    features = found["bundled, forward"] / found["ViT-B/16, forward"]
-    scales = _bundled_scales()
-    print(
-        f"bundled / ViT-B/16: features {features:.3f}, whole step with guided upsampling {ratio:.3f}"
-        f" (so also for a scene of {SCENE[0]} x {SCENE[1]} at scales {scales}: the windows are the same)"
-    )
+    if len(clips) < 2:
+        return
+    for what in ("forward", "guided"):
+        ratio = found[f"bundled, {what}"] / found[f"ViT-B/16, {what}"]
+        print(f"bundled / ViT-B/16, {what}: {ratio:.3f}")
+    for scales in ([1, 2], _bundled_scales()):
+        windows = sum(
+            math.prod(len(window_starts(round(n * s), WINDOW, STRIDE)) for n in SCENE)
+            for s in scales
+        )
+        times = ", ".join(
+            f"{name} {windows / 16 * found[f'{name}, guided']:.0f} s" for name in clips
+        )
+        print(f"a scene of {SCENE[0]} x {SCENE[1]} at scales {scales}: {windows} windows, {times}")
 
 
 if __name__ == "__main__":
