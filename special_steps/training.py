@@ -30,6 +30,8 @@ log = logging.getLogger("special")
 Window = tuple[slice, slice]  # rows and columns
 WHOLE: Window = (slice(None), slice(None))
 OVERLAP = 4  # tiles of a prediction overlap by this part of their side
+# Measured: an iteration takes about (3 bands + 850) float32 values a pixel beside the libraries.
+MEMORY = 4e9  # bytes that an iteration may take where the config names no tile
 
 # Indices of pixels within a window, row by row, and their classes from 0.
 Draw = Callable[[np.random.Generator, Window], tuple[np.ndarray, np.ndarray]]
@@ -67,10 +69,18 @@ def learning_rate(step: int, total: int, limits: list[float]) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * step / max(total - 1, 1))) / 2
 
 
-def open_scene(store: zarr.Group, tile: int, where: torch.device) -> Scene:
+def fitting_tile(bands: int, shape: tuple[int, int]) -> int:
+    """Side of the largest tile that MEMORY allows; the scene's own longer side when it fits whole."""
+    pixels = MEMORY / (4 * (3 * bands + 850))
+    return max(shape) if math.prod(shape) <= pixels else math.isqrt(int(pixels))
+
+
+def open_scene(store: zarr.Group, tile: int | None, where: torch.device) -> Scene:
     """The scene of a features store: in memory when it is no larger than a tile, else read in parts."""
     features, nodata = store["features"], store["nodata"][:]
-    scene = Scene(lambda _: whole, features.shape[0], nodata, tile)
+    bands, *shape = features.shape
+    tile = tile or fitting_tile(bands, shape)
+    scene = Scene(lambda _: whole, bands, nodata, tile)
     if scene.whole:
         whole = torch.from_numpy(features[:])[None].to(where, memory_format=torch.channels_last)
         return scene

@@ -186,6 +186,15 @@ def test_predicted_tiles_are_blended_without_seams(monkeypatch, shape):
         assert training.predict_scene(None, scene)[:, :, 1:-1].max() < 0.25
 
 
+def test_tiles_fit_into_memory():
+    assert training.fitting_tile(102, (1096, 715)) == 1096  # Pavia Centre is seen whole
+    assert training.fitting_tile(51, (1973, 3975)) < 1100  # AeroRIT is not
+    for bands in (10, 100, 400):
+        side = training.fitting_tile(bands, (10_000, 10_000))
+        assert 400 < side < 1100
+        assert training.fitting_tile(bands, (side, side)) == side
+
+
 def test_a_large_scene_stays_on_disk(tmp_path):
     features = np.random.default_rng(0).random((3, 20, 30), np.float32)
     with new_store(tmp_path / "f.zarr", step="test", settings={}, inputs=[]) as group:
@@ -193,7 +202,7 @@ def test_a_large_scene_stays_on_disk(tmp_path):
         write_array(group, "nodata", np.zeros((20, 30), bool), ("y", "x"))
     store = open_store(tmp_path / "f.zarr")
     cpu = torch.device("cpu")
-    small = training.open_scene(store, 30, cpu)
+    small = training.open_scene(store, None, cpu)
     assert small.whole
     np.testing.assert_array_equal(small.read(training.WHOLE)[0], features)
     large = training.open_scene(store, 16, cpu)

@@ -17,7 +17,7 @@ TRAINING = {
     "samples_per_class": 60,
     "learning_rate": [5e-3, 1e-3],
     "noise": 0.05,
-    "tile": 1200,
+    "tile": None,
 }
 CLASSIFIER = {"hidden": 8, "tokens": 4}
 REFINEMENT = {
