@@ -106,6 +106,17 @@ def test_resized_back_is_that_of_the_whole_map(source, strip):
     assert np.abs(found - whole).max() < 1e-5
 
 
+def test_resizing_there_and_back_keeps_the_place():
+    y, x = np.mgrid[:20, :30] / 30
+    smooth = np.stack([y, x, (y + x) / 2]).astype(np.float32)
+    for scale in (0.5, 1, 1.5, 2, 3):
+        size = round(20 * scale), round(30 * scale)
+        there = resized_rows(lambda a, b: smooth[:, a:b], (20, 30), size, 0, size[0])
+        assert there.min() >= 0 <= 1 >= there.max()
+        back = np.concatenate(list(resized_back([there], size, (20, 30))), 1)
+        assert np.abs(back - smooth)[:, 3:-3, 3:-3].max() < 0.01, scale
+
+
 # --- the step ----------------------------------------------------------------------------------
 
 

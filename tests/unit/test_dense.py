@@ -214,6 +214,18 @@ def test_slide_holds_one_row_of_windows():
     assert [c.shape[1] for _, c in bands] == [8] * 5 + [16]
 
 
+def test_the_batch_does_not_matter(clip):
+    image = np.random.default_rng(0).random((3, 60, 90), np.float32)
+    encoder = dense.make_encoder(clip)
+    text = np.random.default_rng(1).standard_normal((4, encoder.dim)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    upsampler = make_upsampler("guided", clip.mean, clip.std)
+    one, eight = (
+        slid(image, encoder, text, upsampler, window=32, stride=16, batch=n) for n in (1, 8)
+    )
+    assert np.abs(one - eight).max() < 1e-4
+
+
 def test_stride_beyond_window_is_refused():
     encoder, _ = position_encoder()
     with pytest.raises(UserError, match="stride 17"):

@@ -198,21 +198,32 @@ print(kib("VmHWM") - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs Linux's /proc")
+def peak_of(tmp_path, shape):
+    """Peak memory of the step and size of the cube (band, y, x), in bytes."""
+    cube = np.random.default_rng(0).random(shape, np.float32)
+    source = make_cube(tmp_path / f"{shape[1]}.zarr", cube, range(shape[0]))
+    words = [sys.executable, "-c", PEAK, source, tmp_path / "f.zarr"]
+    one = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # as Snakemake sets it for the rule
+    done = subprocess.run(words, cwd=ROOT, env=one, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout) * 1024, cube.nbytes
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/status").is_file(), reason="needs Linux's /proc"
+)
+
+
+@needs_proc
+def test_memory_stays_under_6_cubes(tmp_path):
+    peak, size = peak_of(tmp_path, (100, 400, 400))
+    print(f"peak memory of features: {peak / size:.1f} x the cube")
+    assert 1 < peak / size < 6
+
+
+@needs_proc
 def test_memory_hardly_grows_with_the_scene(tmp_path):
     """Of what a scene is higher, less than half comes on top (allocators keep some)."""
-    peaks, sizes = [], []
-    for height in (3 * TILE, 12 * TILE):
-        cube = np.random.default_rng(0).random((100, height, 160), np.float32)
-        source = make_cube(tmp_path / f"{height}.zarr", cube, range(100))
-        words = [sys.executable, "-c", PEAK, source, tmp_path / "f.zarr"]
-        one = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # as Snakemake sets it for the rule
-        done = subprocess.run(
-            words, cwd=ROOT, env=one, text=True, capture_output=True, check=False
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        peaks.append(int(done.stdout) * 1024)
-        sizes.append(cube.nbytes)
-    print(f"peaks {peaks} of cubes {sizes}")
-    assert peaks[1] - peaks[0] < 0.5 * (sizes[1] - sizes[0])
-    assert peaks[1] < 1.5 * sizes[1]
+    (low, small), (high, large) = (peak_of(tmp_path, (100, n * TILE, 160)) for n in (3, 12))
+    assert high - low < 0.5 * (large - small)
+    assert high < 1.5 * large

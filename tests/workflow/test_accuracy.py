@@ -21,4 +21,4 @@ def test_final_maps_are_better_than_their_noisy_labels_in_the_mean(run, shared, 
     assert run(tmp_path, config, *side_by_side).returncode == 0
     table = pd.read_csv(tmp_path / "results/summary.csv").set_index("stage")["oa_mean"]
     assert table["pseudo"] == pytest.approx(0.65, abs=0.005)
-    assert table["final"] > table["pseudo"]
+    assert table["final"] > table["pseudo"] + 0.05
