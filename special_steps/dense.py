@@ -6,6 +6,7 @@ ClearCLIP's (2407.12442) and MaskCLIP's (2112.01071). Reads open_clip's modules;
 """
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from tqdm import tqdm
 
 from special_steps.clip_model import Clip
@@ -68,6 +70,7 @@ def make_encoder(clip: Clip, attention: str = "segearth", precision: str = "fp32
         patch, dim, dense = 32, tower.output_dim, partial(resnet_features, tower)
     elif isinstance(tower, TimmModel):
         patch, dim = _probe(tower, clip)
+        tower = _folded(tower, clip)
         dense = partial(timm_features, tower)
     else:
         raise _unsupported(clip)
@@ -178,6 +181,7 @@ def timm_features(tower: TimmModel, images: torch.Tensor) -> Features:
     Returns:
         (n, dim, h, w), not normalised, and no class token.
     """
+    images = images.contiguous(memory_format=torch.channels_last)
     cells = tower.trunk.forward_features(images).permute(0, 2, 3, 1)  # (n, h, w, channel)
     embedded = tower.head(tower.trunk.forward_head(cells.flatten(0, 2)[:, :, None, None]))
     return embedded.unflatten(0, cells.shape[:3]).permute(0, 3, 1, 2), None
@@ -203,6 +207,38 @@ def _probe(tower: TimmModel, clip: Clip) -> tuple[int, int]:
         raise _unsupported(clip)
     patch = round(images.shape[-1] / cells.shape[-1])
     return patch, timm_features(tower, images)[0].shape[1]
+
+
+@torch.inference_mode()
+def _folded(tower: TimmModel, clip: Clip) -> TimmModel:
+    """A copy of the tower with batch norms worked into the convolutions before them, if there are any.
+
+    In evaluation such a norm is a scale and an offset a channel: the same map, in less than half the time of a small
+    tower, which is bound by memory. Which norm follows which convolution is seen on an empty image.
+    """
+    tower = copy.deepcopy(tower).to(memory_format=torch.channels_last)
+    made: dict[int, tuple[nn.Conv2d, torch.Tensor]] = {}  # the tensor too: its id stays its own
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            made[id(output)] = module, output
+        elif id(inputs[0]) in made:
+            pairs.append((made[id(inputs[0])][0], module))
+
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
+    hooks = [m.register_forward_hook(note) for m in tower.trunk.modules() if isinstance(m, kinds)]
+    tower.trunk.forward_features(torch.zeros(1, 3, *tower.image_size, device=clip.device))
+    for hook in hooks:
+        hook.remove()
+    names = {module: name for name, module in tower.trunk.named_modules()}
+    for conv, norm in pairs:
+        numbers = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *numbers)
+        tower.trunk.set_submodule(
+            names[norm], getattr(norm, "act", nn.Identity())
+        )  # timm's have one
+    return tower
 
 
 # --- windows -----------------------------------------------------------------------------------

@@ -258,6 +258,30 @@ def test_convolutional_cell_is_what_the_tower_says_of_a_uniform_map(tmp_path):
     assert whole.std() > 0.01
 
 
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "test_resnet", "test_byobnet"])
+def test_folded_norms_change_nothing_but_the_rounding(tmp_path, name):
+    clip = random_clip(tmp_path, timm_model_name=name, timm_proj="linear", timm_pool="avg")
+    tower = clip.model.visual
+    norms = [m for m in tower.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    torch.manual_seed(0)
+    for norm in norms:
+        norm.running_mean.normal_(0, 0.3)
+        norm.running_var.uniform_(0.3, 3)
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_(0, 0.3)
+    before = {key: value.clone() for key, value in tower.state_dict().items()}
+    images = torch.rand(2, 3, 64, 96)
+    folded = dense._folded(tower, clip)
+    kept = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and not kept
+    with torch.inference_mode():
+        want, got = (dense.timm_features(t, images)[0] for t in (tower, folded))
+    assert (want - got).abs().max() < 1e-4 * want.abs().max()
+    assert want.std() > 1e-3
+    after = tower.state_dict()  # of the model itself, which others use
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
 def test_towers_without_dense_features_are_refused(tmp_path):
     vision = {"timm_model_name": "test_vit", "timm_proj": "linear", "timm_pool": "avg"}
     with pytest.raises(UserError, match="supported are"):
