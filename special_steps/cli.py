@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 
 from jsonargparse import auto_cli
@@ -16,6 +17,7 @@ def run(step: Callable[..., None]) -> None:
 
     Other exceptions keep their traceback: they are bugs, and the rule's log is where to find them.
     """
+    start = time.perf_counter()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
         auto_cli(step, as_positional=False)
@@ -24,3 +26,4 @@ def run(step: Callable[..., None]) -> None:
             "error:", " ".join(str(error).split()), file=sys.stderr
         )  # one line, whatever it quotes
         sys.exit(1)
+    log.info("done in %.1f s", time.perf_counter() - start)
