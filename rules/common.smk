@@ -61,7 +61,11 @@ def flags(options):
 
 def data_file(path):
     """A scene's file: absolute as it is; the demo's, which a rule makes; else from the data folder."""
-    return path if path.startswith(DEMO) else os.path.join(settings["data"], path)
+    return (
+        path
+        if path.startswith(DEMO)
+        else os.path.normpath(os.path.join(settings["data"], path))
+    )
 
 
 def data_files(paths):

@@ -12,16 +12,16 @@ import numpy as np
 
 from special_steps.cli import run
 from special_steps.spectral import joint_percentiles, stretch
-from special_steps.store import TILE, create_array, new_store, open_store, write_array, write_strips
+from special_steps.store import (
+    create_array,
+    new_store,
+    open_store,
+    tile_rows,
+    write_array,
+    write_strips,
+)
 
 Read = Callable[[slice], np.ndarray]  # rows of the scene, (band, rows, x) float32
-
-
-def strips(read: Read, height: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """The scene's rows, a row of tiles at a time, and which they are."""
-    for y in range(0, height, TILE):
-        rows = slice(y, min(y + TILE, height))
-        yield rows, read(rows)
 
 
 def principal_components(read: Read, nodata: np.ndarray, count: int) -> Iterator[np.ndarray]:
@@ -38,8 +38,8 @@ def principal_components(read: Read, nodata: np.ndarray, count: int) -> Iterator
     valid = ~nodata
     pixels = int(valid.sum())
     centre = total = scatter = None
-    for rows, bands in strips(read, len(nodata)):
-        for spectra in _spectra(bands, valid[rows]):
+    for rows in tile_rows(len(nodata)):
+        for spectra in _spectra(read(rows), valid[rows]):
             if centre is None:  # sums around a typical spectrum lose no digits
                 centre = spectra.mean(0)
                 total, scatter = np.zeros_like(centre), np.zeros((len(centre), len(centre)))
@@ -52,9 +52,9 @@ def principal_components(read: Read, nodata: np.ndarray, count: int) -> Iterator
     axes = np.linalg.eigh(scatter)[1][:, ::-1][:, :count]
     # an axis has no sign of its own: its largest weight is positive, on every machine
     axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(count)])
-    for rows, bands in strips(read, len(nodata)):
+    for rows in tile_rows(len(nodata)):
         out = np.zeros((count, *valid[rows].shape), np.float32)
-        scores = [(spectra - mean) @ axes for spectra in _spectra(bands, valid[rows])]
+        scores = [(spectra - mean) @ axes for spectra in _spectra(read(rows), valid[rows])]
         if scores:
             out[:, valid[rows]] = np.concatenate(scores).T
         yield out
@@ -95,13 +95,14 @@ def features(
         return array[:, rows][good]
 
     def values() -> Iterator[np.ndarray]:
-        for rows, bands in strips(read, height):
+        for rows in tile_rows(height):
             valid = ~nodata[rows]
-            yield from (band[valid] for band in bands)
+            yield from (band[valid] for band in read(rows))
 
     def stretched() -> Iterator[np.ndarray]:
         limits = joint_percentiles(values, percentiles) if input == "hsi" else None
-        for rows, bands in strips(read, height):
+        for rows in tile_rows(height):
+            bands = read(rows)
             if limits:
                 stretch(bands, limits)
                 bands[:, nodata[rows]] = 0

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from special_steps.cli import run
 from special_steps.errors import UserError
 from special_steps.readers import Source, open_source, read_variable, to_nm
-from special_steps.store import TILE, create_array, new_store, write_array
+from special_steps.store import create_array, new_store, tile_rows, write_array
 
 log = logging.getLogger("special")
 
@@ -116,13 +116,11 @@ def calibrate(
 
 
 def _blocks(source: Source, order: np.ndarray, what: str) -> Iterator[tuple[slice, np.ndarray]]:
-    """The source's rows, 256 at a time, with bands in the given order."""
-    height = source.shape[1]
+    """The source's rows, a row of chunks at a time, with bands in the given order."""
     ordered = bool((np.diff(order) > 0).all())
-    for start in tqdm(range(0, height, TILE), desc=what, disable=None):
-        stop = min(start + TILE, height)
-        rows = source.read(start, stop)
-        yield slice(start, stop), rows if ordered else rows[order]
+    for rows in tqdm(tile_rows(source.shape[1]), desc=what, disable=None):
+        block = source.read(rows.start, rows.stop)
+        yield rows, block if ordered else block[order]
 
 
 def scene_shape(

@@ -7,7 +7,7 @@ import numpy as np
 from special_steps.cli import run
 from special_steps.errors import UserError
 from special_steps.spectral import joint_percentiles, stretch
-from special_steps.store import TILE, create_array, new_store, open_store, write_array
+from special_steps.store import create_array, new_store, open_store, tile_rows, write_array
 
 
 def interpolate(
@@ -64,8 +64,7 @@ def rgb(*, cube: Path, out: Path, wavelengths: list[float], percentiles: list[fl
 
     _, height, width = store["reflectance"].shape
     image = np.empty((3, height, width), np.float32)
-    for y in range(0, height, TILE):
-        rows = slice(y, min(y + TILE, height))
+    for rows in tile_rows(height):
         image[:, rows] = interpolate(store["reflectance"][:, rows][good], centres, wavelengths)
     nodata = store["nodata"][:]
     stretch(image, joint_percentiles(lambda: (plane[~nodata] for plane in image), percentiles))

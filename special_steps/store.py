@@ -189,6 +189,11 @@ def write_array(group: zarr.Group, name: str, data: np.ndarray, dims: Sequence[s
     create_array(group, name, data.shape, dims, str(data.dtype))[:] = data
 
 
+def tile_rows(height: int) -> list[slice]:
+    """The rows of a scene, a row of chunks at a time: so memory does not grow with its height."""
+    return [slice(y, min(y + TILE, height)) for y in range(0, height, TILE)]
+
+
 def write_strips(array: zarr.Array, strips: Iterable[np.ndarray]) -> None:
     """Fill `array` (..., y, x) from strips of rows, top to bottom, a row of chunks at a time."""
     held, y = [], 0

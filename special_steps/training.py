@@ -80,16 +80,17 @@ def open_scene(store: zarr.Group, tile: int | None, where: torch.device) -> Scen
     features, nodata = store["features"], store["nodata"][:]
     bands, *shape = features.shape
     tile = tile or fitting_tile(bands, shape)
-    scene = Scene(lambda _: whole, bands, nodata, tile)
+
+    def read(window: Window) -> torch.Tensor:
+        part = torch.from_numpy(features[:, *window])[None]
+        return part.to(where, memory_format=torch.channels_last)
+
+    scene = Scene(read, bands, nodata, tile)
     if scene.whole:
-        whole = torch.from_numpy(features[:])[None].to(where, memory_format=torch.channels_last)
-        return scene
+        whole = read(WHOLE)
+        return scene._replace(read=lambda _: whole)
     log.info("the scene is larger than a tile of %d pixels: training on tiles", tile)
-    return scene._replace(
-        read=lambda window: torch.from_numpy(features[:, *window])[None].to(
-            where, memory_format=torch.channels_last
-        )
-    )
+    return scene
 
 
 def class_balanced(
