@@ -209,7 +209,8 @@ def run_rank(
 ) -> None:
     """The training loop of one process; only the first one logs, saves and exports.
 
-    The learning rate follows the time used, so that a run ends when it should on any machine.
+    The learning rate follows the time used, so that a run ends when it should on any machine. It is
+    the process's own time: other work on the machine costs patience, but no samples.
     """
     dist.init_process_group(
         "gloo",
@@ -242,7 +243,7 @@ def run_rank(
     trunk.train()
     head.train()
     floats = [k for k, v in live.items() if v.is_floating_point()]
-    start, now, last_save, recent = time.monotonic() - used, used, used, []
+    start, now, last_save, recent = time.process_time() - used, used, used, []
     while now < seconds:
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * min(1, (step + 1) / 100) * cosine_fall(now / seconds)
@@ -250,7 +251,7 @@ def run_rank(
         cell, pull, scene, hit, scene_hit = losses(dense_features(trunk, head, batch.image), batch)
         optimiser.zero_grad()
         (cell + PULL_WEIGHT * pull + SCENE_WEIGHT * scene).backward()
-        now = average_gradients(parameters, time.monotonic() - start)
+        now = average_gradients(parameters, time.process_time() - start)
         nn.utils.clip_grad_norm_(parameters, 5.0)
         optimiser.step()
         step += 1

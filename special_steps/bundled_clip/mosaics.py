@@ -8,6 +8,7 @@ and is then enlarged to the model's input, as dense inference enlarges a scene b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,16 +16,21 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from special_steps.bundled_clip.aerial import PARTS, SIDE, Aerial
+from special_steps.bundled_clip.aerial import PARTS, SCENE_NAMES, SCENES, SIDE, Aerial
 from special_steps.bundled_clip.parts import CELL
 
 SHADOW, WATER = PARTS.index("shadow"), PARTS.index("water")
-LINE_PARTS = tuple(PARTS.index(p) for p in ("road", "water", "road", "railway", "soil"))
+TALL_PARTS = tuple(PARTS.index(p) for p in ("trees", "roof"))
+LINE_PARTS = tuple(
+    PARTS.index(p) for p in ("road", "road", "road", "parking", "water", "railway", "soil")
+)
 SMOOTH_PARTS = tuple(PARTS.index(p) for p in ("road", "parking", "roof"))
 BOX_PARTS = tuple(PARTS.index(p) for p in ("roof", "roof", "roof", "road", "parking", "grass"))
 CONFIDENT = 0.6
-# How often a part is drawn for a region: what users map most, more often.
-WEIGHTS = np.array([3, 3, 3, 1, 3, 1.5, 1.5, 1, 3, 1, 3, 0.5, 0.4, 0.5, 0.3, 1.5])
+# How often a part is drawn for a region: what users map most, more often. Roofs come as boxes too.
+WEIGHTS = np.array([3, 3, 3, 1, 3, 1.5, 1.5, 1, 3, 1, 1.5, 0.5, 0.4, 0.5, 0.3, 1.5])
+DRY_SCENES = np.array(["water" not in SCENES[name] for name in SCENE_NAMES])
+SHADE, DARK = 0.5, 0.22  # of the median brightness, and at most: darker pixels are in shade
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def mirror(length: int, size: int, start: int) -> np.ndarray:
 
 def texture(bank: Bank, part: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """A (size, size, 3) float texture of a part, in [0, 1]."""
-    if part == WATER and rng.random() < 0.15:
+    if part == WATER and rng.random() < 0.1:
         # Clear water is nearly black and smooth in reflectance; aerial pictures rarely show it so.
         colour = rng.uniform(0.01, 0.25) * rng.uniform([0.3, 0.6, 0.7], [0.9, 1.0, 1.2])
         return np.clip(colour + rng.normal(0, 0.008, (size, size, 1)), 0, 1).astype(np.float32)
@@ -95,7 +101,7 @@ def texture(bank: Bank, part: int, size: int, rng: np.random.Generator) -> np.nd
         # Spots in towns hold cars and whole blocks; one road or one roof is nearly plain.
         plain = patch[rng.integers(n), rng.integers(n)]
         out = plain + 0.15 * (out - out.mean((0, 1)))
-    return out * rng.uniform(0.8, 1.2)
+    return out * rng.uniform(0.6, 1.3)
 
 
 def wobble(size: int, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -143,22 +149,29 @@ def scene_base(
     n = int(rng.uniform(least, 1) * SIDE) // CELL * CELL
     y, x = (int(rng.integers((SIDE - n) // CELL + 1)) * CELL for _ in range(2))
     crop = torch.from_numpy(bank.data.images[i, y : y + n, x : x + n].astype(np.float32) / 255)
-    image = (
-        F.interpolate(crop.permute(2, 0, 1)[None], (size, size), mode="bilinear", antialias=True)[0]
-        .permute(1, 2, 0)
-        .numpy()
-    )
+    small = partial(F.interpolate, size=(size, size), mode="bilinear", antialias=True)
+    image = small(crop.permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
     c, r, q = n // CELL, y // CELL, x // CELL
     label = bank.parts[i, r : r + c, q : q + c].astype(np.float32) / 255
     label[label.max(-1) < CONFIDENT] = 0  # cells nobody is sure of teach nothing
-    label[..., SHADOW] = 0  # shadows found by proportions alone are poor; cast ones teach the word
+    label[..., SHADOW] = 0  # shadows found by proportions alone are poor
     rows = np.arange(size) * c // size
     label = label[rows[:, None], rows[None]]
+    if DRY_SCENES[bank.data.scenes[i]]:
+        shade = small(in_shade(crop)[None, None].float())[0, 0].numpy()
+        label[shade > 0.2] = 0
+        label[shade > 0.6] = np.eye(len(PARTS), dtype=np.float32)[SHADOW]
     turns, flip = int(rng.integers(4)), rng.random() < 0.5
     image, label = np.rot90(image, turns), np.rot90(label, turns)
     if flip:
         image, label = image[:, ::-1], label[:, ::-1]
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+
+def in_shade(image: Tensor) -> Tensor:
+    """Where a picture (S, S, 3) without water is in shade: dark, and much darker than the rest."""
+    brightness = image.mean(-1)
+    return brightness < min(SHADE * float(brightness.median()), DARK)
 
 
 def mosaic_base(bank: Bank, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -182,15 +195,19 @@ def mosaic_base(bank: Bank, size: int, rng: np.random.Generator) -> tuple[np.nda
 def put_objects(image: np.ndarray, label: np.ndarray, bank: Bank, rng: np.random.Generator) -> None:
     """Draw lines, boxes and shadows over a base, in place."""
     size = len(image)
-    for _ in range(int(rng.choice([0, 0, 1, 1, 2]))):
+    for _ in range(int(rng.choice([0, 1, 1, 2, 3]))):
         put(image, label, line_mask(size, rng), int(rng.choice(LINE_PARTS)), bank, rng)
-    for _ in range(int(rng.choice([0, 0, 2, 5]))):
+    for _ in range(int(rng.choice([0, 2, 4, 8]))):
         mask = box_mask(size, rng)
         part = int(rng.choice(BOX_PARTS))
         if part == PARTS.index("roof") and rng.random() < 0.6:
             dy, dx = rng.integers(-4, 5, 2)
             shade(image, label, np.roll(mask, (dy, dx), (0, 1)), rng)
         put(image, label, mask, part, bank, rng)
+    if rng.random() < 0.4:  # what is tall throws its shadow on its neighbours
+        tall = label[..., TALL_PARTS].max(-1) > CONFIDENT
+        dy, dx = rng.integers(-5, 6, 2)
+        shade(image, label, np.roll(tall, (dy, dx), (0, 1)) & ~tall, rng)
     if rng.random() < 0.3:
         regions, n = voronoi(size, rng)
         shade(image, label, regions == rng.integers(n), rng)
@@ -212,7 +229,7 @@ def put(
 
 def shade(image: np.ndarray, label: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> None:
     """Darken `mask` as a cast shadow does (sky light is blue) and call it shadow."""
-    image[mask] *= rng.uniform(0.15, 0.4) * np.array([0.9, 1.0, rng.uniform(1.0, 1.3)], np.float32)
+    image[mask] *= rng.uniform(0.15, 0.45) * np.array([0.9, 1.0, rng.uniform(1.0, 1.3)], np.float32)
     label[mask] = np.eye(len(PARTS), dtype=np.float32)[SHADOW]
 
 
