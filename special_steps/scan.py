@@ -162,62 +162,60 @@ def usable(tensor: Tensor) -> bool:
     return cpu and kernels() is not None
 
 
+def _scan_call(inputs: tuple[Tensor | None, ...], threads: int) -> _ScanCall:
+    """Sizes, layout and inputs of a scan."""
+    u, delta, A, B, C, D, z, delta_bias, state = inputs
+    sequences, length, channels = u.shape
+    width = kernels().lanes()  # channels in a vector: no more than there are, and enough vectors for all threads
+    while width // 2 >= channels or (sequences < threads and 1 < width and -(-channels // width) < threads):
+        width //= 2
+    call = _ScanCall(sequences, length, channels, A.shape[1], width, threads)
+    _set(call, u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, bias=delta_bias, initial=state)
+    return call
+
+
 def scan_forward(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor,
-    z: Tensor,
-    delta_bias: Tensor,
-    state: Tensor | None,
-    keep: bool,
-) -> tuple[Tensor, Tensor | None, tuple]:
+    inputs: tuple[Tensor | None, ...], keep: bool
+) -> tuple[Tensor, Tensor | None, tuple[int, Tensor | None]]:
     """`selective_scan` by the kernel, without autograd: output, last state, and what `scan_backward` needs.
 
     Args:
-        u, delta, B, C, z: float32 with dense rows; see `selective_scan` for all.
-        A, D, delta_bias, state: contiguous.
+        inputs: those of `selective_scan`; u, delta, B, C, z with dense rows, the others contiguous.
         keep: whether the backward pass will come; then states are kept every few tokens.
     """
-    sequences, length, channels = u.shape
-    threads = torch.get_num_threads()
-    library = kernels()
-    width = library.lanes()
-    while width // 2 >= channels or (
-        sequences < threads and width > 1 and -(-channels // width) < threads
-    ):
-        width //= 2
-    call = _ScanCall(sequences, length, channels, A.shape[1], width, threads)
+    u, state = inputs[0], inputs[-1]
+    call = _scan_call(inputs, torch.get_num_threads())
     out = u.new_empty(u.shape)
     last = None if state is None else torch.empty_like(state)
-    kept = u.new_empty(library.kept_values(ctypes.byref(call))) if keep else None
-    inputs = {"u": u, "delta": delta, "A": A, "B": B, "C": C, "D": D, "z": z, "bias": delta_bias}
-    _set(call, **inputs, initial=state)
-    _set(call, out=out, last=last, kept=kept if keep and kept.numel() else None)
-    library.scan_forward(ctypes.byref(call))
-    return out, last, (call, [*inputs.values(), state, kept])
+    count = kernels().kept_values(ctypes.byref(call)) if keep else 0
+    kept = u.new_empty(count) if count else None
+    _set(call, out=out, last=last, kept=kept)
+    kernels().scan_forward(ctypes.byref(call))
+    return out, last, (call.threads, kept)
 
 
 def scan_backward(
-    saved: tuple, grad_out: Tensor, grad_last: Tensor | None, into: dict[str, Tensor]
+    inputs: tuple[Tensor | None, ...],
+    saved: tuple[int, Tensor | None],
+    grad_out: Tensor,
+    grad_last: Tensor | None,
+    into: dict[str, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradients of `scan_forward` for A, D, delta_bias, state; for the others into rows that the caller has.
 
     Args:
-        saved: from `scan_forward`.
+        inputs, saved: of `scan_forward`.
         grad_out: gradient for the output, dense rows.
         grad_last: gradient for the last state, contiguous, or None.
         into: du, ddelta, dz, dB, dC and, where wanted, out (the output once more); dense rows.
     """
-    call, (*_, state, _) = saved
-    sizes = call.threads, call.channels, call.states
-    dA = torch.zeros(sizes, dtype=torch.float64)
-    dD, dbias = torch.zeros(2, *sizes[:2], dtype=torch.float64)
+    threads, kept = saved
+    A, state = inputs[2], inputs[-1]
+    call = _scan_call(inputs, threads)
+    dA = torch.zeros(threads, *A.shape, dtype=torch.float64)
+    dD, dbias = torch.zeros(2, threads, len(A), dtype=torch.float64)
     dinitial = None if state is None else torch.empty_like(state)
-    call.out = _Rows()
-    _set(call, grad_out=grad_out, grad_last=grad_last, dinitial=dinitial, **into)
+    _set(call, kept=kept, grad_out=grad_out, grad_last=grad_last, dinitial=dinitial, **into)
     _set(call, dA=dA, dD=dD, dbias=dbias)
     kernels().scan_backward(ctypes.byref(call))
     return dA.sum(0).float(), dD.sum(0).float(), dbias.sum(0).float(), dinitial
@@ -225,25 +223,25 @@ def scan_backward(
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, state):
+    def forward(ctx, u, delta, A, B, C, D, z, delta_bias, state, keep):
         u, delta, B, C, z = (_dense_rows(x) for x in (u, delta, B, C, z))
         A, D, delta_bias, state = (_dense(x) for x in (A, D, delta_bias, state))
-        keep = any(ctx.needs_input_grad)
-        out, last, (ctx.call, tensors) = scan_forward(u, delta, A, B, C, D, z, delta_bias, state, keep)
-        ctx.save_for_backward(*tensors)
+        inputs = u, delta, A, B, C, D, z, delta_bias, state
+        out, last, (ctx.threads, kept) = scan_forward(inputs, keep)
+        ctx.save_for_backward(*inputs, kept)
         return out, last
 
     @staticmethod
     def backward(ctx, grad_out, grad_last):
-        tensors = ctx.saved_tensors
-        u, B = tensors[0], tensors[3]
+        *inputs, kept = ctx.saved_tensors
+        u, B = inputs[0], inputs[3]
         into = {name: u.new_empty(u.shape) for name in ("du", "ddelta", "dz")}
         into |= {name: u.new_empty(B.shape) for name in ("dB", "dC")}
         dA, dD, dbias, dstate = scan_backward(
-            (ctx.call, tensors), _dense_rows(grad_out), _dense(grad_last), into
+            inputs, (ctx.threads, kept), _dense_rows(grad_out), _dense(grad_last), into
         )
         du, ddelta, dz, dB, dC = into.values()
-        return du, ddelta, dA, dB, dC, dD, dz, dbias, dstate
+        return du, ddelta, dA, dB, dC, dD, dz, dbias, dstate, None
 
 
 def selective_scan(
@@ -276,7 +274,7 @@ def selective_scan(
         in float64 from parts), anything else `parallel_scan`.
     """
     if u.numel() and usable(u):
-        return _Scan.apply(u, delta, A, B, C, D, z, delta_bias, state)
+        return _Scan.apply(u, delta, A, B, C, D, z, delta_bias, state, torch.is_grad_enabled())
     return parallel_scan(u, delta, A, B, C, D, z, delta_bias, state)
 
 
