@@ -23,6 +23,8 @@ from special_steps.scan import (
     causal_conv,
     conv_backward,
     conv_forward,
+    multiply,
+    outer,
     scan_backward,
     scan_forward,
     selective_scan,
@@ -34,7 +36,6 @@ log = logging.getLogger("special")
 # Values of a block's input whose inner tensors, ten times as large, exist at a time; for training they are computed
 # again going back.
 SEGMENT = 2**17
-PIECE = 1024  # tokens of a weight's gradient that one product sums
 
 
 @cache
@@ -189,12 +190,12 @@ class _Compiled(torch.autograd.Function):
         output = tokens.new_empty(tokens.shape)
         saved = []
         for part in ctx.parts:
-            inputs, (xz, *_) = _scan_inputs(tokens[part], before, weights)
+            inputs, (xz, *_) = _scan_inputs(tokens[part].contiguous(), before, weights)
             start = before, state
             if before is not None:
                 before = xz[:, 1 - len(conv) :, : len(conv_bias)].contiguous()
             y, state, (ctx.threads, kept) = scan_forward((*inputs, state), keep)
-            output[part] = y @ out_proj.t()
+            output[part] = multiply(y, out_proj.t())
             saved += [*start, kept]
         if keep:
             ctx.save_for_backward(tokens, *weights, *saved)
@@ -211,25 +212,26 @@ class _Compiled(torch.autograd.Function):
         dstate = dbefore = None
         for i, part in reversed(list(enumerate(ctx.parts))):
             before, state, kept = saved[3 * i : 3 * i + 3]
-            inputs, (xz, mixed) = _scan_inputs(tokens[part], before, weights)
+            tokens_part, grad_part = tokens[part].contiguous(), grad[part].contiguous()
+            inputs, (xz, mixed) = _scan_inputs(tokens_part, before, weights)
             u, x, dt = inputs[0], xz[..., :inner], mixed[..., :rank]
             dxz, dmixed = torch.empty_like(xz), torch.empty_like(mixed)
             du, ddelta, y = (torch.empty_like(u) for _ in "123")
             into = {"du": du, "ddelta": ddelta, "dz": dxz[..., inner:], "out": y}
             into |= {"dB": dmixed[..., rank : rank + states], "dC": dmixed[..., rank + states :]}
             dA, dD, dbias, dstate = scan_backward(
-                (*inputs, state), (ctx.threads, kept), grad[part] @ out_proj, dstate, into
+                (*inputs, state), (ctx.threads, kept), multiply(grad_part, out_proj), dstate, into
             )
-            dmixed[..., :rank] = ddelta @ dt_proj
-            du += dmixed @ x_proj
+            multiply(ddelta, dt_proj, dmixed[..., :rank])
+            multiply(dmixed, x_proj, du, add=True)
             behind = dbefore
             dconv, dconv_bias, dbefore = conv_backward(x, conv, conv_bias, before, du, dxz[..., :inner])
             if behind is not None:  # of the inputs that the segment after this one has seen
                 dxz[:, 1 - len(conv) :, :inner] += behind
-            dtokens[part] = dxz @ in_proj
+            dtokens[part] = multiply(dxz, in_proj)
             found = (
-                _outer(dxz, tokens[part]), dconv, dconv_bias, _outer(dmixed, u), _outer(ddelta, dt), dbias, dA, dD,
-                _outer(grad[part], y),
+                outer(dxz, tokens_part), dconv, dconv_bias, outer(dmixed, u), outer(ddelta, dt), dbias, dA, dD,
+                outer(grad_part, y),
             )  # fmt: skip
             for total, new in zip(sums, found, strict=True):
                 total += new
@@ -249,24 +251,12 @@ def _scan_inputs(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
     """What the scan of a segment reads (but its state), and the tensors that some of it are parts of."""
     in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A, D, _ = weights
-    xz = tokens @ in_proj.t()
+    xz = multiply(tokens, in_proj.t())
     x, z = xz.chunk(2, -1)
     u = conv_forward(x, conv, conv_bias, before)
-    mixed = u @ x_proj.t()
+    mixed = multiply(u, x_proj.t())
     dt, B, C = mixed.split([dt_proj.shape[1], A.shape[1], A.shape[1]], -1)
-    return (u, dt @ dt_proj.t(), A, B, C, D, z, dt_bias), (xz, mixed)
-
-
-def _outer(grad: Tensor, x: Tensor) -> Tensor:
-    """Gradient of a weight matrix, the sum of outer products over tokens, in pieces: torch is slow at tall matrices."""
-    grad, x = grad.flatten(0, 1), x.flatten(0, 1)
-    whole = len(x) // PIECE * PIECE
-    total = grad[whole:].t() @ x[whole:]
-    if whole:
-        pieces = (t[:whole].unflatten(0, (-1, PIECE)) for t in (grad, x))
-        left, right = pieces
-        total += torch.bmm(left.transpose(1, 2), right).sum(0)
-    return total
+    return (u, multiply(dt, dt_proj.t()), A, B, C, D, z, dt_bias), (xz, mixed)
 
 
 class _Branch(nn.Module):

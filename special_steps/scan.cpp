@@ -59,6 +59,7 @@ constexpr Int STEPS = 16;       // tokens of a tile
 constexpr Int FLUSH = 32;       // float32 sums over time go into float64 ones every so many tiles
 constexpr Int SPAN = 128;       // tiles between two sums over parts
 constexpr Int CONV_TILE = 1024; // values of a tile of the convolution
+constexpr Int OUTER_ROWS = 128;  // rows of a tile of an outer product
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
 #define INLINE inline __attribute__((always_inline))
@@ -67,7 +68,9 @@ INLINE Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(
 INLINE void store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
 INLINE void copy(float* to, const float* from, Int count) {  // short rows: without the call of memcpy
     for (; count >= LANES; count -= LANES, to += LANES, from += LANES) store(to, load(from));
-    for (; count > 0; count--) *to++ = *from++;
+    if (LANES > 8 && count & 8) std::memcpy(to, from, 32), to += 8, from += 8;
+    if (LANES > 4 && count & 4) std::memcpy(to, from, 16), to += 4, from += 4;
+    for (count &= 3; count > 0; count--) *to++ = *from++;
 }
 INLINE Vector all(float x) { return x - Vector{}; }
 
@@ -240,6 +243,17 @@ struct Conv {
     const float* before;          // (sequence, taps - 1, channel) or null
     float* dbefore;               // like before, or null
     double *dweight, *dbias;      // (part, tap, channel), (part, channel): zeros at first
+};
+
+struct Product {
+    Int rows, inner, columns, threads, add;
+    const float* left;    // (row, inner)
+    Int left_row;         // stride, like those below
+    const float* right;   // multiply: (inner, column), contiguous; outer: (row, column)
+    Int right_row;
+    float* out;           // multiply: (row, column)
+    Int out_row;
+    double* sums;         // outer: (part, inner, column), zeros at first
 };
 
 }
@@ -710,7 +724,7 @@ struct ConvPart {
             else if (before && t < 0 && t >= -history)
                 row = before + (b * history + t + history) * c.channels;
             if (row)
-                std::memcpy(to, row, c.channels * sizeof(float));
+                copy(to, row, c.channels);
             else
                 std::memset(to, 0, c.channels * sizeof(float));
         }
@@ -737,15 +751,15 @@ struct ConvPart {
                 for (Int m = 0; m < all; m += LANES) store(v + m, load(v + m) * sigmoid(load(v + m)));
                 for (Int j = 0; j < count; j++)
                     for (Int r = 0; r < steps; r++)
-                        std::memcpy(c.out.data + (b + j) * c.out.sequence + (t + r) * c.out.token,
-                                    v + (j * period + r) * c.channels, c.channels * sizeof(float));
+                        copy(c.out.data + (b + j) * c.out.sequence + (t + r) * c.out.token,
+                             v + (j * period + r) * c.channels, c.channels);
             }
     }
 
     // A tile needs the gradients of `history` tokens behind it, which are computed once more: tiles are independent.
     void backward() {
         const Int begin = t0 == 0 && c.dbefore ? -history : t0;
-        const Int period = std::min(tokens, t1 - begin) + 2 * history;
+        const Int period = std::min(tokens, t1 - begin) + history;
         const Int together = t1 - begin < tokens && !by_tokens ? std::max<Int>(1, tokens / period) : 1;
         Int since = 0;
         for (Int b = b0; b < b1; b += together)
@@ -756,7 +770,7 @@ struct ConvPart {
                 for (Int j = 0; j < count; j++) {
                     const Int to = j * period * c.channels;
                     load_rows(x + to, c.x, c.before, b + j, t - history, steps + 2 * history);
-                    load_rows(g + to, c.grad_out, nullptr, b + j, t, steps + 2 * history);
+                    load_rows(g + to, c.grad_out, nullptr, b + j, t, steps + history);
                 }
                 convolve(all);
                 for (Int m = 0; m < all; m += LANES) {
@@ -774,7 +788,7 @@ struct ConvPart {
                         const Int p = t + r;
                         float* row = p < 0 ? c.dbefore + ((b + j) * history + p + history) * c.channels
                                            : c.dx.data + (b + j) * c.dx.sequence + p * c.dx.token;
-                        std::memcpy(row, dx + (j * period + r) * c.channels, c.channels * sizeof(float));
+                        copy(row, dx + (j * period + r) * c.channels, c.channels);
                     }
                 std::fill(g + own, g + own + LANES, 0.0f);  // tokens behind belong to other tiles
                 for (Int m = 0; m < own; m += LANES) {
@@ -801,6 +815,79 @@ struct ConvPart {
         }
     }
 };
+
+// Products of a tall matrix and a small one, for which libraries for matrices are slow.
+
+// `count` vectors of columns from `first` on of ROWS rows of the product; right: padded to whole vectors.
+template <Int ROWS, Int count>
+void multiply_block(const Product& p, Int row, Int first, const float* right, Int stride) {
+    Vector sum[ROWS][count] = {};
+    for (Int k = 0; k < p.inner; k++) {
+        Vector weight[count];
+        for (Int n = 0; n < count; n++) weight[n] = load(right + k * stride + (first + n) * LANES);
+#pragma GCC unroll 8
+        for (Int r = 0; r < ROWS; r++)
+            for (Int n = 0; n < count; n++) sum[r][n] += p.left[(row + r) * p.left_row + k] * weight[n];
+    }
+    for (Int r = 0; r < ROWS; r++)
+        for (Int n = 0; n < count; n++) {
+            const Int column = (first + n) * LANES, real = std::min(LANES, p.columns - column);
+            float* to = p.out + (row + r) * p.out_row + column;
+            float values[LANES] = {};
+            if (p.add) {
+                copy(values, to, real);
+                sum[r][n] += load(values);
+            }
+            store(values, sum[r][n]);
+            copy(to, values, real);
+        }
+}
+
+void multiply_part(const Product& p, Int index) {
+    constexpr Int ROWS = LANES > 8 ? 8 : 4;
+    const Int vectors = (p.columns + LANES - 1) / LANES, stride = vectors * LANES;
+    Scratch scratch;
+    float* right = scratch.take(p.inner * stride);
+    for (Int k = 0; k < p.inner; k++) copy(right + k * stride, p.right + k * p.columns, p.columns);
+    const auto [begin, end] = cut(p.rows, p.threads, index);
+    Int row = begin;
+    for (; row + ROWS <= end; row += ROWS) {
+        Int n = 0;
+        for (; n + 2 <= vectors; n += 2) multiply_block<ROWS, 2>(p, row, n, right, stride);
+        if (n < vectors) multiply_block<ROWS, 1>(p, row, n, right, stride);
+    }
+    for (; row < end; row++)
+        for (Int n = 0; n < vectors; n++) multiply_block<1, 1>(p, row, n, right, stride);
+}
+
+// sums += left^T right, in float32 over OUTER_ROWS rows.
+void outer_part(const Product& p, Int index) {
+    constexpr Int BLOCK = 8;
+    const Int stride = (p.columns + LANES - 1) / LANES * LANES, height = (p.inner + BLOCK - 1) / BLOCK * BLOCK;
+    Scratch scratch;
+    float *left = scratch.take(OUTER_ROWS * height), *right = scratch.take(OUTER_ROWS * stride);
+    double* sums = p.sums + index * p.inner * p.columns;
+    const auto [begin, end] = cut(p.rows, p.threads, index);
+    for (Int first = begin; first < end; first += OUTER_ROWS) {
+        const Int rows = std::min(OUTER_ROWS, end - first);
+        for (Int r = 0; r < rows; r++) {
+            copy(left + r * height, p.left + (first + r) * p.left_row, p.inner);
+            copy(right + r * stride, p.right + (first + r) * p.right_row, p.columns);
+        }
+        for (Int m = 0; m < p.inner; m += BLOCK)
+            for (Int n = 0; n < p.columns; n += LANES) {
+                Vector sum[BLOCK] = {};
+                for (Int r = 0; r < rows; r++) {
+                    const Vector value = load(right + r * stride + n);
+#pragma GCC unroll 8
+                    for (Int i = 0; i < BLOCK; i++) sum[i] += left[r * height + m + i] * value;
+                }
+                for (Int i = 0; i < std::min(BLOCK, p.inner - m); i++)
+                    for (Int j = 0; j < std::min(LANES, p.columns - n); j++)
+                        sums[(m + i) * p.columns + n + j] += sum[i][j];
+            }
+    }
+}
 
 }  // namespace
 
@@ -841,6 +928,13 @@ void conv_forward(const Conv* conv) {
 }
 void conv_backward(const Conv* conv) {
     in_threads(ConvPart::parts(*conv), [&](Int i) { ConvPart(*conv, i).backward(); });
+}
+
+void multiply(const Product* product) {
+    in_threads(product->threads, [&](Int i) { multiply_part(*product, i); });
+}
+void outer(const Product* product) {
+    in_threads(product->threads, [&](Int i) { outer_part(*product, i); });
 }
 
 // For tests and the benchmark: 2**x - minus of `count` values (a multiple of 16) in place, so many times.

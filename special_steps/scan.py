@@ -138,6 +138,17 @@ class _ConvCall(ctypes.Structure):
     )
 
 
+class _ProductCall(ctypes.Structure):
+    """`Product` in scan.cpp."""
+
+    _fields_ = [
+        *_fields("rows inner columns threads add"),
+        *((name, kind) for tensor in ("left", "right", "out")
+          for name, kind in ((tensor, ctypes.c_void_p), (f"{tensor}_row", ctypes.c_int64))),
+        ("sums", ctypes.c_void_p),
+    ]  # fmt: skip
+
+
 def _set(call: ctypes.Structure, **tensors: Tensor | None) -> None:
     """Point fields at tensors that outlive the call: rows with dense values, others contiguous."""
     kinds = dict(call._fields_)
@@ -386,6 +397,37 @@ def causal_conv(x: Tensor, weight: Tensor, bias: Tensor, before: Tensor | None =
     return F.silu(F.conv1d(x.transpose(1, 2), weight[:, None], bias, groups=x.shape[2])).transpose(
         1, 2
     )
+
+
+def multiply(x: Tensor, weight: Tensor, out: Tensor | None = None, add: bool = False) -> Tensor:
+    """x @ weight for a tall x and a small weight, into `out` or added to it.
+
+    Args:
+        x, out: (sequence, token, value) float32, tokens of all sequences equally far apart, values dense.
+        weight: (value of x, value of out).
+    """
+    weight = weight.contiguous()
+    if out is None:
+        out = x.new_empty(*x.shape[:2], weight.shape[1])
+    threads = torch.get_num_threads()
+    call = _ProductCall(x.shape[0] * x.shape[1], *weight.shape, threads, add)
+    _set(call, left=x, right=weight, out=out)
+    call.left_row, call.out_row = x.stride(1), out.stride(1)
+    kernels().multiply(ctypes.byref(call))
+    return out
+
+
+def outer(x: Tensor, y: Tensor) -> Tensor:
+    """Sum of the outer products of all tokens (value of x, value of y); tensors as in `multiply`."""
+    if x.shape[2] > y.shape[2]:  # the kernel's vectors are values of y
+        return outer(y, x).t()
+    threads = torch.get_num_threads()
+    call = _ProductCall(x.shape[0] * x.shape[1], x.shape[2], y.shape[2], threads)
+    sums = torch.zeros(threads, x.shape[2], y.shape[2], dtype=torch.float64)
+    _set(call, left=x, right=y, sums=sums)
+    call.left_row, call.right_row = x.stride(1), y.stride(1)
+    kernels().outer(ctypes.byref(call))
+    return sums.sum(0).float()
 
 
 if __name__ == "__main__":
