@@ -225,7 +225,9 @@ class _Compiled(torch.autograd.Function):
             multiply(ddelta, dt_proj, dmixed[..., :rank])
             multiply(dmixed, x_proj, du, add=True)
             behind = dbefore
-            dconv, dconv_bias, dbefore = conv_backward(x, conv, conv_bias, before, du, dxz[..., :inner])
+            dconv, dconv_bias, dbefore = conv_backward(
+                x, conv, conv_bias, before, du, dxz[..., :inner]
+            )
             if behind is not None:  # of the inputs that the segment after this one has seen
                 dxz[:, 1 - len(conv) :, :inner] += behind
             dtokens[part] = multiply(dxz, in_proj)

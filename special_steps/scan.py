@@ -29,7 +29,7 @@ SOURCE = Path(__file__).with_suffix(".cpp")
 FLAGS = (
     "-std=c++17 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -shared -fPIC -pthread"
 )  # fmt: skip
-SLOWER = 30  # measured: how many times longer a training iteration takes without a compiler
+SLOWER = 8  # measured: how many times longer a training iteration takes without a compiler
 
 
 def _processor() -> str:
@@ -91,7 +91,9 @@ def kernels() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
     except subprocess.CalledProcessError as error:
         reason = next((s for s in error.stderr.splitlines() if "error" in s), error.stderr[-300:])
-        log.warning("the C++ compiler failed (%s): %s; set CXX to another one, e.g. g++", reason, slow)
+        log.warning(
+            "the C++ compiler failed (%s): %s; set CXX to another one, e.g. g++", reason, slow
+        )
         return None
     except OSError as error:
         log.warning(
@@ -177,8 +179,12 @@ def _scan_call(inputs: tuple[Tensor | None, ...], threads: int) -> _ScanCall:
     """Sizes, layout and inputs of a scan."""
     u, delta, A, B, C, D, z, delta_bias, state = inputs
     sequences, length, channels = u.shape
-    width = kernels().lanes()  # channels in a vector: no more than there are, and enough vectors for all threads
-    while width // 2 >= channels or (sequences < threads and 1 < width and -(-channels // width) < threads):
+    width = (
+        kernels().lanes()
+    )  # channels in a vector: no more than there are, and enough vectors for all threads
+    while width // 2 >= channels or (
+        sequences < threads and width > 1 and -(-channels // width) < threads
+    ):
         width //= 2
     call = _ScanCall(sequences, length, channels, A.shape[1], width, threads)
     _set(call, u=u, delta=delta, A=A, B=B, C=C, D=D, z=z, bias=delta_bias, initial=state)
@@ -302,7 +308,8 @@ def parallel_scan(
 ) -> tuple[Tensor, Tensor | None]:
     """`selective_scan` of plain torch operations, for GPUs without mamba-ssm and CPUs without a compiler.
 
-    It takes 2 log2(tokens) steps, all parallel, and holds several (sequence, token, channel, state) tensors for the backward pass: call it on segments.
+    It takes 2 log2(tokens) steps, all parallel, and holds several (sequence, token, channel, state) tensors for the
+    backward pass: call it on segments.
     """
     s = F.softplus(delta + delta_bias)
     decay = torch.exp(s[..., None] * A)
