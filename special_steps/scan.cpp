@@ -88,26 +88,43 @@ constexpr std::integer_sequence<Int, (i / scale % modulo + shift)...> lanes_of(
     std::integer_sequence<Int, i...>) {
     return {};
 }
-template <Int... i>
-constexpr std::integer_sequence<Int, 2 * i...> even(std::integer_sequence<Int, i...>) {
-    return {};
-}
-template <Int... i>
-constexpr std::integer_sequence<Int, 2 * i + 1 ...> odd(std::integer_sequence<Int, i...>) {
-    return {};
-}
 using Lanes = std::make_integer_sequence<Int, LANES>;
 
-// Sums of neighbouring lanes: those of a, then those of b.
-INLINE Vector halved(Vector a, Vector b) { return pick(a, b, even(Lanes{})) + pick(a, b, odd(Lanes{})); }
+// For `summed`: values 0 and 2 (odd: 1 and 3) of each quarter of a, then b, within quarters of four values ...
+template <Int odd, Int... i>
+constexpr std::integer_sequence<Int, (i / 4 * 4 + i % 2 * 2 + odd + i % 4 / 2 * LANES)...> within(
+    std::integer_sequence<Int, i...>) {
+    return {};
+}
+// ... and every second quarter of a, then b.
+template <Int odd, Int... i>
+constexpr std::integer_sequence<Int, (i / 4 * 8 + odd * 4 + i % 4)...> quarters(std::integer_sequence<Int, i...>) {
+    return {};
+}
 
-// `halved` again and again, until one vector is left.
-template <Int count>
+// Sums of `reach` lanes to sums of `reach * count` lanes, of `count` vectors in one.
+template <Int count, Int reach>
 INLINE Vector summed(const Vector* v) {
-    if constexpr (count == 1)
+    if constexpr (count == 1) {
         return v[0];
-    else
-        return halved(summed<count / 2>(v), summed<count / 2>(v + count / 2));
+    } else {
+        const Vector a = summed<count / 2, reach>(v), b = summed<count / 2, reach>(v + count / 2);
+        if constexpr (reach * count <= 4)
+            return pick(a, b, within<0>(Lanes{})) + pick(a, b, within<1>(Lanes{}));
+        else
+            return pick(a, b, quarters<0>(Lanes{})) + pick(a, b, quarters<1>(Lanes{}));
+    }
+}
+
+// Where `summed` of W vectors leaves state n of theirs.
+template <Int W>
+constexpr Int place(Int n) {
+    const Int G = LANES / W, v = n / G, g = n % G;
+    return W >= 4 ? (v / 4 * G + g) * 4 + v % 4 : W == 2 ? g / 2 * 4 + v * 2 + g % 2 : n;
+}
+template <Int W, Int... n>
+INLINE Vector in_order(Vector v, std::integer_sequence<Int, n...>) {
+    return pick(v, v, std::integer_sequence<Int, place<W>(n)...>{});
 }
 
 // W values, again and again.
@@ -588,7 +605,7 @@ struct Part {
             ds_lanes[r] = ds_r;
             // Sums over channels, as far as these vectors go; the rest after all blocks
             const Int to = (r * plan.vectors + v) / BLOCK;
-            const Vector sB = summed<BLOCK>(tB), sC = summed<BLOCK>(tC);
+            const Vector sB = summed<BLOCK, 1>(tB), sC = summed<BLOCK, 1>(tC);
             pB[to] = k == k0 ? sB : pB[to] + sB;
             pC[to] = k == k0 ? sC : pC[to] + sC;
         }
@@ -603,7 +620,7 @@ struct Part {
                 const Vector* mine = sums + (q * tile.steps + t) * plan.vectors / BLOCK;
                 float* row = to.data + (tile.b + q) * to.sequence + (tile.t + t) * to.token;
                 for (Int n = 0; n < s.states; n += LANES, mine += W / BLOCK) {
-                    const Vector sum = summed<W / BLOCK>(mine);
+                    const Vector sum = in_order<W>(summed<W / BLOCK, BLOCK>(mine), Lanes{});
                     if (s.states - n >= LANES) {
                         store(row + n, sum);
                     } else {
