@@ -310,7 +310,7 @@ struct Part {
     // of a tile: (token), lanes as above
     Vector y[STEPS], S_lanes[STEPS], ds_lanes[STEPS];
     Vector a[STEPS][BLOCK], h[2 * STEPS][BLOCK];
-    Vector *A2, *state, *carry, *dA, *dD, *dbias, *D, *bias, *pB, *pC;
+    Vector *A2, *state, *start, *carry, *dA, *dD, *dbias, *D, *bias, *pB, *pC;
     float *B, *C;  // (token, padded state)
 
     Part(const Scan& scan, Int i) : s(scan), plan(scan), index(i) {
@@ -420,19 +420,11 @@ struct Part {
         return reinterpret_cast<Vector*>(s.kept) + (tile.b * plan.chunks + tile.t / STEPS) * plan.blocks * plan.vectors;
     }
 
-    // Between `state` and what is kept of a tile.
     void keep_states(const Tile& tile) {
         Vector* to = kept(tile);
         for (Int i = k0 * plan.vectors; i < k1 * plan.vectors; i++) {
             __builtin_prefetch(to + i + plan.blocks * plan.vectors, 1);
             store(reinterpret_cast<float*>(to + i), state[i]);
-        }
-    }
-    void fetch_states(const Tile& tile) {
-        const Vector* from = kept(tile);
-        for (Int i = k0 * plan.vectors; i < k1 * plan.vectors; i++) {
-            __builtin_prefetch(from + i - plan.blocks * plan.vectors);
-            state[i] = load(reinterpret_cast<const float*>(from + i));
         }
     }
 
@@ -499,8 +491,9 @@ struct Part {
     void backward_tiles(Tile& tile, Int down_to, const Rows& dB, const Rows& dC) {
         for (; tile.t >= down_to; tile.t -= STEPS) {
             tile.steps = std::min(STEPS, s.length - tile.t);
+            start = state;
             if (s.kept)
-                fetch_states(tile);
+                start = kept(tile);
             else
                 for (Int q = 0; q < tile.count; q++) load_states(state_of(state, q), s.initial, tile.b + q);
             load_weights(B, s.B, tile);
@@ -569,7 +562,8 @@ struct Part {
         Vector now[BLOCK], A[BLOCK], sums[BLOCK];
         for (Int n = 0; n < BLOCK; n++) {
             A[n] = A2[place + n];
-            before[first][n] = now[n] = state_of(state, q)[place + n];
+            if (s.kept) __builtin_prefetch(start + place + n - plan.blocks * plan.vectors);
+            before[first][n] = now[n] = load(reinterpret_cast<const float*>(state_of(start, q) + place + n));
         }
         for (Int r = first; r < end; r++) {
             const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
