@@ -193,7 +193,7 @@ class _Compiled(torch.autograd.Function):
             inputs, (xz, *_) = _scan_inputs(tokens[part].contiguous(), before, weights)
             start = before, state
             if before is not None:
-                before = xz[:, 1 - len(conv) :, : len(conv_bias)].contiguous()
+                before = xz[:, xz.shape[1] - len(conv) + 1 :, : len(conv_bias)].contiguous()
             y, state, (ctx.threads, kept) = scan_forward((*inputs, state), keep)
             output[part] = multiply(y, out_proj.t())
             saved += [*start, kept]
@@ -229,7 +229,7 @@ class _Compiled(torch.autograd.Function):
                 x, conv, conv_bias, before, du, dxz[..., :inner]
             )
             if behind is not None:  # of the inputs that the segment after this one has seen
-                dxz[:, 1 - len(conv) :, :inner] += behind
+                dxz[:, dxz.shape[1] - len(conv) + 1 :, :inner] += behind
             dtokens[part] = multiply(dxz, in_proj)
             found = (
                 outer(dxz, tokens_part), dconv, dconv_bias, outer(dmixed, u), outer(ddelta, dt), dbias, dA, dD,

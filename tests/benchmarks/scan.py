@@ -47,11 +47,11 @@ def main() -> None:
     A = -torch.arange(1.0, STATES + 1).repeat(CHANNELS, 1).requires_grad_()
     D, bias = torch.ones(CHANNELS, requires_grad=True), torch.full((CHANNELS,), -3.0)
     bias.requires_grad_()
-    grad = torch.randn(1, length, CHANNELS)
+    leaves, grad = [*t.values(), A, D, bias], torch.randn(1, length, CHANNELS)
 
     def scan() -> None:
         y, _ = selective_scan(t["u"], t["delta"], A, t["B"], t["C"], D, t["z"], bias)
-        y.backward(grad)
+        torch.autograd.grad(y, leaves, grad)
 
     values = length * CHANNELS * STATES
     block = np.linspace(-1, 0, 2048, dtype=np.float32)
