@@ -844,12 +844,13 @@ void multiply_block(const Product& p, Int row, Int first, const float* right, In
         for (Int n = 0; n < count; n++) {
             const Int column = (first + n) * LANES, real = std::min(LANES, p.columns - column);
             float* to = p.out + (row + r) * p.out_row + column;
-            float values[LANES] = {};
-            if (p.add) {
-                copy(values, to, real);
-                sum[r][n] += load(values);
+            if (real == LANES) {
+                store(to, p.add ? load(to) + sum[r][n] : sum[r][n]);
+                continue;
             }
-            store(values, sum[r][n]);
+            float values[LANES] = {};
+            if (p.add) copy(values, to, real);
+            store(values, load(values) + sum[r][n]);
             copy(to, values, real);
         }
 }
@@ -920,7 +921,7 @@ int64_t lanes() { return LANES; }
 void keep_memory() {
 #if defined(__GLIBC__)
     mallopt(M_MMAP_MAX, 0);
-    mallopt(M_TRIM_THRESHOLD, INT32_MAX);
+    mallopt(M_TRIM_THRESHOLD, -1);
 #endif
 }
 
