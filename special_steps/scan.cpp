@@ -55,10 +55,10 @@ typedef int32_t Mask __attribute__((vector_size(BYTES)));
 typedef float Unaligned __attribute__((vector_size(BYTES), aligned(4), may_alias));
 
 constexpr Int LANES = BYTES / 4;
-constexpr Int STEPS = 16;       // tokens of a tile
-constexpr Int FLUSH = 32;       // float32 sums over time go into float64 ones every so many tiles
-constexpr Int SPAN = 128;       // tiles between two sums over parts
-constexpr Int CONV_TILE = 1024; // values of a tile of the convolution
+constexpr Int STEPS = 16;         // tokens of a tile
+constexpr Int FLUSH = 32;         // float32 sums over time go into float64 ones every so many tiles
+constexpr Int SPAN = 128;         // tiles between two sums over parts
+constexpr Int CONV_TILE = 1024;  // values of a tile of the convolution
 constexpr Int OUTER_ROWS = 128;  // rows of a tile of an outer product
 constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
 
@@ -278,14 +278,13 @@ struct Product {
 namespace {
 
 struct Plan {  // how a scan is laid out
-    Int parts, blocks, tile_steps, together, chunks, padded, vectors;
+    Int parts, blocks, together, chunks, padded, vectors;
     bool by_channels;
 
     explicit Plan(const Scan& s) {
         blocks = (s.channels + s.width - 1) / s.width;
         by_channels = s.sequences < s.threads;
         parts = std::min(s.threads, by_channels ? blocks : s.sequences);
-        tile_steps = std::min(STEPS, s.length);
         together = s.length <= STEPS ? STEPS / s.length : 1;
         chunks = (s.length + STEPS - 1) / STEPS;
         padded = (s.states + LANES - 1) / LANES * LANES;
