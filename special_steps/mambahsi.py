@@ -33,9 +33,10 @@ from special_steps.scan import (
 
 log = logging.getLogger("special")
 
-# Values of a block's input whose inner tensors, ten times as large, exist at a time; for training they are computed
-# again going back.
-SEGMENT = 2**17
+# Values of a block's input whose inner tensors, 20 times as large, exist at a time; for training they are computed
+# again going back. Plain torch holds tensors with all states, too: its segments are so many times shorter.
+SEGMENT = 2**19
+SHORTER = 4
 
 
 @cache
@@ -128,7 +129,7 @@ class Mamba(nn.Module):
         So training needs memory for the block's input and output, not for the tensors between them.
         """
         before = state = None
-        parts = _segments(tokens.shape, self.conv1d.kernel_size[0])
+        parts = _segments(tokens.shape, self.conv1d.kernel_size[0], SEGMENT // SHORTER)
         if len(parts) > 1 and parts[0][0] == parts[1][0]:
             before = tokens.new_zeros(len(tokens), self.conv1d.kernel_size[0] - 1, len(self.D))
             state = tokens.new_zeros(len(tokens), *self.A_log.shape)
@@ -162,18 +163,18 @@ class Mamba(nn.Module):
         return self.out_proj(y), last, state
 
 
-def _segments(shape: torch.Size, taps: int) -> list[tuple[slice, slice]]:
-    """Cut (sequence, token, channel) into segments of about SEGMENT values: of sequences if short, else of tokens."""
+def _segments(shape: torch.Size, taps: int, values: int) -> list[tuple[slice, slice]]:
+    """Cut (sequence, token, channel) into segments of about so many values: of sequences if short, else of tokens."""
     sequences, length, width = shape
-    if length * width <= SEGMENT // 2:  # they do not depend on each other
-        step = SEGMENT // (length * width)
+    if length * width <= values // 2:  # they do not depend on each other
+        step = values // (length * width)
         return [(slice(i, i + step), slice(0, length)) for i in range(0, sequences, step)]
-    step = max(taps, SEGMENT // (sequences * width))
+    step = max(taps, values // (sequences * width))
     return [(slice(0, sequences), slice(i, i + step)) for i in range(0, length, step)]
 
 
 class _Compiled(torch.autograd.Function):
-    """Mamba's block by the kernels of `scan.py`, in segments so small that they stay in the cache.
+    """Mamba's block by the kernels of `scan.py`, in segments so short that their inner tensors take little memory.
 
     Kept for the backward pass are the input and the states of the scan; it computes the rest again, but no scan.
     """
@@ -182,7 +183,7 @@ class _Compiled(torch.autograd.Function):
     def forward(ctx, keep, tokens, *weights):
         weights = _prepared(*weights)
         _, conv, conv_bias, _, _, _, A, _, out_proj = weights
-        ctx.parts = _segments(tokens.shape, len(conv))
+        ctx.parts = _segments(tokens.shape, len(conv), SEGMENT)
         before = state = None
         if len(ctx.parts) > 1 and ctx.parts[0][0] == ctx.parts[1][0]:
             before = tokens.new_zeros(len(tokens), len(conv) - 1, len(conv_bias))
