@@ -19,16 +19,24 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from special_steps.errors import UserError
-from special_steps.scan import causal_conv, selective_scan
+from special_steps.scan import (
+    causal_conv,
+    conv_backward,
+    conv_forward,
+    multiply,
+    outer,
+    scan_backward,
+    scan_forward,
+    selective_scan,
+    usable,
+)
 
 log = logging.getLogger("special")
 
-KEEP = (
-    2**20
-)  # values of a block's input up to which its inner tensors (ten times as large) are kept for training
-SEGMENT = (
-    2**18
-)  # above: values of the input whose inner tensors exist at a time, to be computed again going back
+# Values of a block's input whose inner tensors, 20 times as large, exist at a time; for training they are computed
+# again going back. Plain torch holds tensors with all states, too: its segments are so many times shorter.
+SEGMENT = 2**19
+SHORTER = 4
 
 
 @cache
@@ -77,10 +85,25 @@ class Mamba(nn.Module):
         self.out_proj = nn.Linear(inner, d_model, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Run the block; on CUDA by mamba-ssm where installed, else in segments with the scan of `scan.py`."""
+        """Run the block: on CUDA by mamba-ssm where installed, on the CPU by compiled kernels, else by plain torch."""
         if tokens.is_cuda and (fused := _fused_inner()) is not None:
             return self._forward_fused(tokens, fused)
+        if tokens.numel() and usable(tokens):
+            return _Compiled.apply(torch.is_grad_enabled(), tokens, *self._weights())
         return self._forward_segments(tokens)
+
+    def _weights(self) -> list[Tensor]:
+        return [
+            self.in_proj.weight,
+            self.conv1d.weight[:, 0],
+            self.conv1d.bias,
+            self.x_proj.weight,
+            self.dt_proj.weight,
+            self.dt_proj.bias,
+            self.A_log,
+            self.D,
+            self.out_proj.weight,
+        ]
 
     def _forward_fused(self, tokens: Tensor, inner: Callable[..., Tensor]) -> Tensor:
         xz = torch.einsum("dc,blc->bdl", self.in_proj.weight, tokens).contiguous()
@@ -105,19 +128,16 @@ class Mamba(nn.Module):
 
         So training needs memory for the block's input and output, not for the tensors between them.
         """
-        sequences, length, width = tokens.shape
-        if tokens.numel() <= (KEEP if torch.is_grad_enabled() else SEGMENT):
-            return self._segment(tokens, None, None)[0]
-        if length * width <= SEGMENT // 2:  # many sequences: they do not depend on each other
-            parts = tokens.split(SEGMENT // (length * width))
-            return torch.cat([self._recomputed(part, None, None)[0] for part in parts])
-        before = tokens.new_zeros(sequences, self.conv1d.kernel_size[0] - 1, self.D.shape[0])
-        state = tokens.new_zeros(sequences, *self.A_log.shape)
+        before = state = None
+        parts = _segments(tokens.shape, self.conv1d.kernel_size[0], SEGMENT // SHORTER)
+        if len(parts) > 1 and parts[0][0] == parts[1][0]:
+            before = tokens.new_zeros(len(tokens), self.conv1d.kernel_size[0] - 1, len(self.D))
+            state = tokens.new_zeros(len(tokens), *self.A_log.shape)
         outputs = []
-        for part in tokens.split(max(1, SEGMENT // (sequences * width)), 1):
-            output, before, state = self._recomputed(part, before, state)
+        for part in parts:
+            output, before, state = self._recomputed(tokens[part], before, state)
             outputs.append(output)
-        return torch.cat(outputs, 1)
+        return torch.cat(outputs, 0 if before is None else 1)
 
     def _recomputed(self, *inputs: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if not torch.is_grad_enabled():
@@ -141,6 +161,105 @@ class Mamba(nn.Module):
         A = -torch.exp(self.A_log)
         y, state = selective_scan(x, delta, A, B, C, self.D, z, self.dt_proj.bias, state)
         return self.out_proj(y), last, state
+
+
+def _segments(shape: torch.Size, taps: int, values: int) -> list[tuple[slice, slice]]:
+    """Cut (sequence, token, channel) into segments of about so many values: of sequences if short, else of tokens."""
+    sequences, length, width = shape
+    if length * width <= values // 2:  # they do not depend on each other
+        step = values // (length * width)
+        return [(slice(i, i + step), slice(0, length)) for i in range(0, sequences, step)]
+    step = max(taps, values // (sequences * width))
+    return [(slice(0, sequences), slice(i, i + step)) for i in range(0, length, step)]
+
+
+class _Compiled(torch.autograd.Function):
+    """Mamba's block by the kernels of `scan.py`, in segments so short that their inner tensors take little memory.
+
+    Kept for the backward pass are the input and the states of the scan; it computes the rest again, but no scan.
+    """
+
+    @staticmethod
+    def forward(ctx, keep, tokens, *weights):
+        weights = _prepared(*weights)
+        _, conv, conv_bias, _, _, _, A, _, out_proj = weights
+        ctx.parts = _segments(tokens.shape, len(conv), SEGMENT)
+        before = state = None
+        if len(ctx.parts) > 1 and ctx.parts[0][0] == ctx.parts[1][0]:
+            before = tokens.new_zeros(len(tokens), len(conv) - 1, len(conv_bias))
+            state = tokens.new_zeros(len(tokens), *A.shape)
+        output = tokens.new_empty(tokens.shape)
+        saved = []
+        for part in ctx.parts:
+            inputs, (xz, *_) = _scan_inputs(tokens[part].contiguous(), before, weights)
+            start = before, state
+            if before is not None:
+                before = xz[:, xz.shape[1] - len(conv) + 1 :, : len(conv_bias)].contiguous()
+            y, state, (ctx.threads, kept) = scan_forward((*inputs, state), keep)
+            output[part] = multiply(y, out_proj.t())
+            saved += [*start, kept]
+        if keep:
+            ctx.save_for_backward(tokens, *weights, *saved)
+        return output
+
+    @staticmethod
+    def backward(ctx, grad):
+        tokens, *saved = ctx.saved_tensors
+        weights, saved = saved[:9], saved[9:]
+        in_proj, conv, conv_bias, x_proj, dt_proj, _, A, _, out_proj = weights
+        inner, rank, states = len(conv_bias), dt_proj.shape[1], A.shape[1]
+        dtokens = tokens.new_empty(tokens.shape)
+        sums = [torch.zeros_like(w) for w in weights]
+        dstate = dbefore = None
+        for i, part in reversed(list(enumerate(ctx.parts))):
+            before, state, kept = saved[3 * i : 3 * i + 3]
+            tokens_part, grad_part = tokens[part].contiguous(), grad[part].contiguous()
+            inputs, (xz, mixed) = _scan_inputs(tokens_part, before, weights)
+            u, x, dt = inputs[0], xz[..., :inner], mixed[..., :rank]
+            dxz, dmixed = torch.empty_like(xz), torch.empty_like(mixed)
+            du, ddelta, y = (torch.empty_like(u) for _ in "123")
+            into = {"du": du, "ddelta": ddelta, "dz": dxz[..., inner:], "out": y}
+            into |= {"dB": dmixed[..., rank : rank + states], "dC": dmixed[..., rank + states :]}
+            dA, dD, dbias, dstate = scan_backward(
+                (*inputs, state), (ctx.threads, kept), multiply(grad_part, out_proj), dstate, into
+            )
+            multiply(ddelta, dt_proj, dmixed[..., :rank])
+            multiply(dmixed, x_proj, du, add=True)
+            behind = dbefore
+            dconv, dconv_bias, dbefore = conv_backward(
+                x, conv, conv_bias, before, du, dxz[..., :inner]
+            )
+            if behind is not None:  # of the inputs that the segment after this one has seen
+                dxz[:, dxz.shape[1] - len(conv) + 1 :, :inner] += behind
+            dtokens[part] = multiply(dxz, in_proj)
+            found = (
+                outer(dxz, tokens_part), dconv, dconv_bias, outer(dmixed, u), outer(ddelta, dt), dbias, dA, dD,
+                outer(grad_part, y),
+            )  # fmt: skip
+            for total, new in zip(sums, found, strict=True):
+                total += new
+        sums[1] = sums[1].t()
+        sums[6] *= A  # A = -exp(A_log)
+        return None, dtokens, *sums
+
+
+def _prepared(in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A_log, D, out_proj):
+    """Weights as the kernels want them."""
+    A = -torch.exp(A_log)
+    return in_proj, conv.t().contiguous(), conv_bias, x_proj, dt_proj, dt_bias, A, D, out_proj
+
+
+def _scan_inputs(
+    tokens: Tensor, before: Tensor | None, weights: tuple[Tensor, ...]
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, Tensor]]:
+    """What the scan of a segment reads (but its state), and the tensors that some of it are parts of."""
+    in_proj, conv, conv_bias, x_proj, dt_proj, dt_bias, A, D, _ = weights
+    xz = multiply(tokens, in_proj.t())
+    x, z = xz.chunk(2, -1)
+    u = conv_forward(x, conv, conv_bias, before)
+    mixed = multiply(u, x_proj.t())
+    dt, B, C = mixed.split([dt_proj.shape[1], A.shape[1], A.shape[1]], -1)
+    return (u, multiply(dt, dt_proj.t()), A, B, C, D, z, dt_bias), (xz, mixed)
 
 
 class _Branch(nn.Module):

@@ -23,7 +23,7 @@ from special_steps import __version__
 from special_steps.errors import UserError
 
 TILE = 256  # pixels along y and x of a chunk
-PACKAGES = ("numpy", "zarr", "torch", "open_clip_torch", "scikit-learn", "rasterio", "numba")
+PACKAGES = ("numpy", "zarr", "torch", "open_clip_torch", "scikit-learn", "rasterio")
 DTYPES = {"nodata": "bool", "labels": "uint8"}  # by array name; the others are float32
 
 

@@ -96,8 +96,7 @@ def test_a_real_step_from_its_command_line(tmp_path):
 
 # Modules in an order in which what is loaded only grows, with what must not be loaded after them:
 # torch costs seconds; the others are for the steps that draw, tabulate or learn.
-LIGHT = {"torch", "open_clip", "sklearn", "scipy", "h5py", "numba", "pandas", "matplotlib",
-         "rasterio"}  # fmt: skip
+LIGHT = {"torch", "open_clip", "sklearn", "scipy", "h5py", "pandas", "matplotlib", "rasterio"}
 STARTS = [
     ("digest", LIGHT | {"numpy", "zarr"}),
     ("settings", LIGHT | {"numpy", "zarr"}),
@@ -108,9 +107,9 @@ STARTS = [
     ("export", LIGHT - {"matplotlib", "rasterio"} | {"matplotlib.pyplot"}),
     ("curves", LIGHT - {"matplotlib", "rasterio", "pandas"} | {"matplotlib.pyplot"}),
     ("summary", LIGHT - {"matplotlib", "rasterio", "pandas"}),
-    ("ingest", {"torch", "open_clip", "sklearn", "numba"}),
-    ("ground_truth", {"torch", "open_clip", "sklearn", "numba"}),
-    ("demo", {"torch", "open_clip", "sklearn", "numba"}),
+    ("ingest", {"torch", "open_clip", "sklearn"}),
+    ("ground_truth", {"torch", "open_clip", "sklearn"}),
+    ("demo", {"torch", "open_clip", "sklearn"}),
 ]
 
 

@@ -96,7 +96,6 @@ CASES += [(16, 1, 70, 10 * 16), (8, 3, 40, 300), (4, 50, 4, 112), (6, 1, 5, 12)]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_block_equals_float64_oracle(monkeypatch, width, sequences, length, segment, dtype):
     if segment < 2**18:
-        monkeypatch.setattr(mambahsi, "KEEP", 0)
         monkeypatch.setattr(mambahsi, "SEGMENT", segment)
     block = Mamba(width)
     double = copy.deepcopy(block).double()
@@ -197,9 +196,8 @@ def test_training_is_deterministic_bit_for_bit(monkeypatch):
     torch.set_num_threads(2)
     cube, labels = scene()
     start = MambaHSI(12, 3)
-    for keep in (2**19, 0):  # as one segment; recomputed in several
-        monkeypatch.setattr(mambahsi, "KEEP", keep)
-        monkeypatch.setattr(mambahsi, "SEGMENT", 2**11)
+    for segment in (2**19, 2**11):  # as one segment; recomputed in several
+        monkeypatch.setattr(mambahsi, "SEGMENT", segment)
         models = [copy.deepcopy(start) for _ in range(2)]
         for model in models:
             train(model, cube, labels, 2)

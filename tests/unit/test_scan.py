@@ -1,5 +1,6 @@
 """The compiled scan and convolution against plain loops in float64."""
 
+import ctypes
 import math
 
 import numpy as np
@@ -28,6 +29,7 @@ SHAPES = [  # sequences, tokens, channels, states
 def two_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
+    torch.manual_seed(0)  # some gradients nearly cancel a sum, and its relative error is large then
     yield
     torch.set_num_threads(before)
 
@@ -147,16 +149,32 @@ def test_nan_is_not_hidden():
     assert not out[0, :20].isnan().any()
 
 
+def by_kernel(name, x, *rest):
+    values = np.zeros(-(-x.size // 16) * 16, np.float32)  # whole vectors
+    values[: x.size] = x
+    pointer, size = ctypes.c_void_p(values.ctypes.data), ctypes.c_int64(values.size)
+    getattr(scan.kernels(), name)(pointer, size, *rest)
+    return values[: x.size]
+
+
+def exp2(x):
+    return by_kernel("exponentials", x, ctypes.c_int64(1), ctypes.c_float(0))
+
+
+def log1p(x):
+    return by_kernel("logarithms", x)
+
+
 def test_exponential_and_logarithm():
     x = np.concatenate([np.linspace(-125.9, 0, 20001), np.linspace(0, 126, 101)]).astype(np.float32)
     exact = np.exp2(x.astype(np.float64))
-    found = np.array([scan._exp2(v) for v in x])
-    assert np.abs(found / exact - 1).max() < 1.5e-7
-    assert scan._exp2(np.float32(0)) == 1
-    assert scan._exp2(np.float32(-1e30)) < 1e-37
+    assert np.abs(exp2(x) / exact - 1).max() < 1.5e-7
+    zero, tiny, nan = exp2(np.array([0, -1e30, math.nan], np.float32))
+    assert zero == 1
+    assert tiny < 1e-37
+    assert math.isnan(nan)
     w = np.linspace(0, 1, 10001, dtype=np.float32)[1:]
-    found = np.array([scan._log1p(v) for v in w])
-    assert np.abs(found / np.log1p(w.astype(np.float64)) - 1).max() < 3e-7
+    assert np.abs(log1p(w) / np.log1p(w.astype(np.float64)) - 1).max() < 3e-7
 
 
 @pytest.mark.parametrize(
@@ -185,3 +203,62 @@ def test_convolution_and_its_gradients(shape, with_before):
         if h.numel():
             assert error(h, w) < 3e-6
     assert error(causal_conv(*[v.double() for v in values]), wanted) < 1e-12
+
+
+def test_without_a_compiler_torch_does_the_work_and_the_fix_is_told(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert scan.kernels.__wrapped__() is None
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "times slower" in record.getMessage() and "apt install g++" in record.getMessage()
+    monkeypatch.setattr(scan, "kernels", lambda: None)
+    compare(selective_scan, inputs(2, 20, 6, 4), torch.float32, 1e-5)
+
+
+def compiler(tmp_path, monkeypatch, script):
+    """A stand-in for the compiler; a file with a line for each call."""
+    path, calls = tmp_path / "c++", tmp_path / "calls"
+    path.write_text(f"#!/bin/sh\necho call >> {calls}\nfor last; do :; done\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("CXX", str(path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return calls
+
+
+def test_a_compiler_that_fails_is_told_with_its_error(monkeypatch, tmp_path, caplog):
+    compiler(tmp_path, monkeypatch, "echo 'scan.cpp:1: error: no such flag' >&2; exit 1")
+    assert scan.kernels.__wrapped__() is None
+    (record,) = caplog.records
+    assert "no such flag" in record.getMessage() and "CXX" in record.getMessage()
+    assert not list((tmp_path / "cache" / "special").iterdir())
+
+
+def test_a_binary_that_does_not_load_is_told(monkeypatch, tmp_path, caplog):
+    compiler(tmp_path, monkeypatch, 'echo nonsense > "$last"')
+    assert scan.kernels.__wrapped__() is None
+    assert "XDG_CACHE_HOME" in caplog.records[-1].getMessage()
+
+
+def test_kernels_are_compiled_once_for_each_kind_of_processor(monkeypatch, tmp_path):
+    calls = compiler(tmp_path, monkeypatch, f'cp {scan.kernels()._name} "$last"')
+    for processor, count in (("one", 1), ("one", 1), ("another", 2)):
+        monkeypatch.setattr(scan, "_processor", lambda processor=processor: processor)
+        assert scan.kernels.__wrapped__() is not None
+        assert len(calls.read_text().split()) == count
+        assert len(list((tmp_path / "cache" / "special").iterdir())) == count
+
+
+@pytest.mark.parametrize("sizes", [(300, 7, 33), (5, 33, 8), (1, 1, 1), (129, 16, 64), (64, 3, 2)])
+def test_tall_products(sizes):
+    rows, inner, columns = sizes
+    x = torch.randn(1, rows, inner + 2)[..., 1:-1]
+    weight, y = torch.randn(inner, columns), torch.randn(rows, 1, columns)
+    wanted = x.double() @ weight.double()
+    assert error(scan.multiply(x, weight), wanted) < 1e-6
+    into = torch.ones(1, rows, columns + 1)
+    scan.multiply(x, weight, into[..., 1:], add=True)
+    assert error(into[..., 1:], wanted + 1) < 1e-6
+    assert (into[..., 0] == 1).all()
+    assert error(scan.outer(x, y), x[0].double().t() @ y[:, 0].double()) < 1e-6

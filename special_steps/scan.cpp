@@ -1,0 +1,962 @@
+// Selective scan and causal convolution on the CPU, forward and backward; compiled and called by scan.py.
+//
+// The scan. For one sequence, channel d and state n, with s = softplus(delta + bias):
+//
+//   h_t = a_t h_(t-1) + s_t u_t B_t,  a_t = exp(s_t A),  y_t = sum_n C_t h_t + D u_t,  out_t = y_t z_t sigmoid(z_t)
+//
+// Let g_t be the gradient of the loss for h_t, and e_t = grad(out_t) z_t sigmoid(z_t) that for y_t. Backwards in t,
+//
+//   g_t = e_t C_t + a_(t+1) g_(t+1)
+//   grad C_t = sum_d e_t h_t             grad u_t = s_t S_t + e_t D,  S_t = sum_n g_t B_t
+//   grad B_t = sum_d g_t s_t u_t         grad s_t = u_t S_t + sum_n g_t a_t h_(t-1) A
+//   grad A   = sum_t s_t g_t a_t h_(t-1) grad delta_t = grad s_t sigmoid(delta_t + bias)
+//
+// Source of the recurrence: Gu and Dao, "Mamba: Linear-time sequence modeling with selective state spaces", 2023,
+// algorithm 2.
+//
+// Both passes go through *tiles* of STEPS tokens (or several whole short sequences) that fit into the first-level
+// cache. The forward pass keeps the states before each tile; the backward pass computes those within a tile again.
+// A vector holds W neighbouring channels for LANES / W neighbouring states: lane j W + i is channel i, state j. Some
+// such vectors at a time (BLOCK) run through all tokens of a tile in registers.
+//
+// The work is cut into as many fixed parts as there are threads, by sequences or by channels, and sums over parts are
+// taken in their order: results are a function of the number of threads only.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#elif defined(__AVX__)
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+
+namespace {
+
+typedef int64_t Int;
+typedef float Vector __attribute__((vector_size(BYTES)));
+typedef int32_t Mask __attribute__((vector_size(BYTES)));
+typedef float Unaligned __attribute__((vector_size(BYTES), aligned(4), may_alias));
+
+constexpr Int LANES = BYTES / 4;
+constexpr Int STEPS = 16;         // tokens of a tile
+constexpr Int FLUSH = 32;         // float32 sums over time go into float64 ones every so many tiles
+constexpr Int SPAN = 128;         // tiles between two sums over parts
+constexpr Int CONV_TILE = 1024;  // values of a tile of the convolution
+constexpr Int OUTER_ROWS = 128;  // rows of a tile of an outer product
+constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
+
+#define INLINE inline __attribute__((always_inline))
+
+INLINE Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+INLINE void store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
+INLINE void copy(float* to, const float* from, Int count) {  // short rows: without the call of memcpy
+    for (; count >= LANES; count -= LANES, to += LANES, from += LANES) store(to, load(from));
+    if (LANES > 8 && count & 8) std::memcpy(to, from, 32), to += 8, from += 8;
+    if (LANES > 4 && count & 4) std::memcpy(to, from, 16), to += 4, from += 4;
+    for (count &= 3; count > 0; count--) *to++ = *from++;
+}
+INLINE Vector all(float x) { return x - Vector{}; }
+
+template <Int... i>
+INLINE Vector pick(Vector a, Vector b, std::integer_sequence<Int, i...>) {  // lanes i of a and b, one after the other
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, i...);
+#else
+    return __builtin_shuffle(a, b, Mask{i...});
+#endif
+}
+
+template <Int scale, Int shift, Int modulo, Int... i>
+constexpr std::integer_sequence<Int, (i / scale % modulo + shift)...> lanes_of(
+    std::integer_sequence<Int, i...>) {
+    return {};
+}
+using Lanes = std::make_integer_sequence<Int, LANES>;
+
+// For `summed`: values 0 and 2 (odd: 1 and 3) of each quarter of a, then b, within quarters of four values ...
+template <Int odd, Int... i>
+constexpr std::integer_sequence<Int, (i / 4 * 4 + i % 2 * 2 + odd + i % 4 / 2 * LANES)...> within(
+    std::integer_sequence<Int, i...>) {
+    return {};
+}
+// ... and every second quarter of a, then b.
+template <Int odd, Int... i>
+constexpr std::integer_sequence<Int, (i / 4 * 8 + odd * 4 + i % 4)...> quarters(std::integer_sequence<Int, i...>) {
+    return {};
+}
+
+// Sums of `reach` lanes to sums of `reach * count` lanes, of `count` vectors in one.
+template <Int count, Int reach>
+INLINE Vector summed(const Vector* v) {
+    if constexpr (count == 1) {
+        return v[0];
+    } else {
+        const Vector a = summed<count / 2, reach>(v), b = summed<count / 2, reach>(v + count / 2);
+        if constexpr (reach * count <= 4)
+            return pick(a, b, within<0>(Lanes{})) + pick(a, b, within<1>(Lanes{}));
+        else
+            return pick(a, b, quarters<0>(Lanes{})) + pick(a, b, quarters<1>(Lanes{}));
+    }
+}
+
+// Where `summed` of W vectors leaves state n of theirs.
+template <Int W>
+constexpr Int place(Int n) {
+    const Int G = LANES / W, v = n / G, g = n % G;
+    return W >= 4 ? (v / 4 * G + g) * 4 + v % 4 : W == 2 ? g / 2 * 4 + v * 2 + g % 2 : n;
+}
+template <Int W, Int... n>
+INLINE Vector in_order(Vector v, std::integer_sequence<Int, n...>) {
+    return pick(v, v, std::integer_sequence<Int, place<W>(n)...>{});
+}
+
+// W values, again and again.
+template <Int W>
+INLINE Vector repeated(const float* p) {
+    Vector v = load(p);
+    return W == LANES ? v : pick(v, v, lanes_of<1, 0, W>(Lanes{}));
+}
+
+// LANES / W values, each W times.
+template <Int W>
+INLINE Vector spread(const float* p) {
+    if (W == LANES) return all(*p);
+    Vector v = load(p);
+    return pick(v, v, lanes_of<W, 0, LANES>(Lanes{}));
+}
+
+// Sum over the states of a vector; the first W lanes are wanted.
+template <Int W, Int half = LANES / 2>
+INLINE Vector folded(Vector v) {
+    if constexpr (W > half)
+        return v;
+    else
+        return folded<W, half / 2>(v + pick(v, v, lanes_of<1, half, half>(Lanes{})));
+}
+
+// max(x, low), or x where that is a NaN. (Compilers make two slower instructions of the comparison.)
+INLINE Vector at_least(Vector low, Vector x) {
+#if defined(__AVX512F__)
+    return _mm512_max_ps(low, x);
+#elif defined(__AVX__)
+    return _mm256_max_ps(low, x);
+#else
+    return x < low ? low : x;
+#endif
+}
+
+// 2**x for |x| < 127 (below: about 0), relative error 1e-7, exactly 1 at 0; a NaN stays one.
+// 2**x = 2**r 2**f with r = round(x): 2**f = 1 + f P(f) by a minimax polynomial, 2**r by the exponent bits.
+INLINE Vector exp2(Vector x) {
+    x = at_least(all(-126.0f), x);
+    const Vector shifted = x + 12582912.0f;  // 1.5 * 2**23: the last bits hold the rounded number
+    const Vector f = x - (shifted - 12582912.0f);
+    Vector p = 0.0001546973047f * f + 0.001339086686f;
+    p = p * f + 0.009618030785f;
+    p = p * f + 0.05550357105f;
+    p = p * f + 0.2402265108f;
+    p = p * f + 0.693147188f;
+    p = p * f + 1.0f;
+    return (Vector)((Mask)p + ((Mask)shifted << 23));
+}
+
+// log(1 + w) for w in [0, 1], relative error 1e-7: 2 artanh(v) with v = w / (2 + w), odd in v.
+INLINE Vector log1p(Vector w) {
+    const Vector v = w / (2.0f + w), z = v * v;
+    Vector p = 0.2819153792f * z + 0.2795766787f;
+    p = p * z + 0.4002511418f;
+    p = p * z + 0.6666631015f;
+    return v * (p * z + 2.0f);
+}
+
+INLINE Vector decayed(Vector x) { return exp2((Vector)((Mask)x | INT32_MIN) * LOG2E); }  // exp(-|x|)
+
+INLINE Vector sigmoid(Vector x) {
+    const Vector w = decayed(x);
+    return (x >= 0.0f ? all(1.0f) : w) / (1.0f + w);
+}
+
+INLINE Vector softplus(Vector x, Vector w) { return (x < 0.0f ? all(0.0f) : x) + log1p(w); }  // w = exp(-|x|)
+
+// Zeroed memory for vectors, handed out piece by piece.
+class Scratch {
+    std::vector<std::unique_ptr<float[]>> pieces;
+
+  public:
+    float* take(Int count) {
+        pieces.emplace_back(new float[count + 2 * LANES]());
+        const auto at = reinterpret_cast<uintptr_t>(pieces.back().get());
+        return reinterpret_cast<float*>((at + BYTES - 1) / BYTES * BYTES);
+    }
+};
+
+// Values from first to last of `count` that part i of `parts` has.
+std::pair<Int, Int> cut(Int count, Int parts, Int i) { return {count * i / parts, count * (i + 1) / parts}; }
+
+// Where threads wait for each other.
+class Barrier {
+    std::atomic<Int> arrived{0};
+    const Int threads;
+
+  public:
+    explicit Barrier(Int count) : threads(count) {}
+    void wait() {
+        const Int all = (arrived.fetch_add(1) / threads + 1) * threads;
+        while (arrived.load() < all) std::this_thread::yield();
+    }
+};
+
+template <class Work>
+void in_threads(Int parts, const Work& work) {
+    std::vector<std::thread> others;
+    for (Int i = 1; i < parts; i++) others.emplace_back(work, i);
+    work(0);
+    for (auto& thread : others) thread.join();
+}
+
+}  // namespace
+
+extern "C" {
+
+// A float32 tensor (sequence, token, value); values are next to each other.
+struct Rows {
+    float* data;
+    Int sequence, token;  // strides
+};
+
+struct Scan {
+    Int sequences, length, channels, states, width, threads;
+    Rows u, delta, z, B, C, out;
+    const float *A, *D, *bias;    // (channel, state), (channel), (channel)
+    const float* initial;         // (sequence, channel, state) or null
+    float *last, *kept;           // like initial; see kept_values(); or null
+    Rows grad_out, du, ddelta, dz, dB, dC;
+    const float* grad_last;       // like initial, or null
+    float* dinitial;              // like initial, or null
+    double *dA, *dD, *dbias;      // (part, channel, state), (part, channel), (part, channel): zeros at first
+};
+
+struct Conv {
+    Int sequences, length, channels, taps, threads;
+    Rows x, out, grad_out, dx;
+    const float *weight, *bias;   // (tap, channel), (channel)
+    const float* before;          // (sequence, taps - 1, channel) or null
+    float* dbefore;               // like before, or null
+    double *dweight, *dbias;      // (part, tap, channel), (part, channel): zeros at first
+};
+
+struct Product {
+    Int rows, inner, columns, threads, add;
+    const float* left;    // (row, inner)
+    Int left_row;         // stride, like those below
+    const float* right;   // multiply: (inner, column), contiguous; outer: (row, column)
+    Int right_row;
+    float* out;           // multiply: (row, column)
+    Int out_row;
+    double* sums;         // outer: (part, inner, column), zeros at first
+};
+
+}
+
+namespace {
+
+struct Plan {  // how a scan is laid out
+    Int parts, blocks, together, chunks, padded, vectors;
+    bool by_channels;
+
+    explicit Plan(const Scan& s) {
+        blocks = (s.channels + s.width - 1) / s.width;
+        by_channels = s.sequences < s.threads;
+        parts = std::min(s.threads, by_channels ? blocks : s.sequences);
+        together = s.length <= STEPS ? STEPS / s.length : 1;
+        chunks = (s.length + STEPS - 1) / STEPS;
+        padded = (s.states + LANES - 1) / LANES * LANES;
+        vectors = padded * s.width / LANES;  // of one block of channels and all states
+    }
+};
+
+// One part of a scan, with W channels to a vector.
+template <Int W>
+struct Part {
+    static constexpr Int G = LANES / W;
+    static constexpr Int BLOCK = W < 4 ? W : 4;  // vectors of state in registers
+    static constexpr Int FLAT = STEPS * W < LANES ? LANES : STEPS * W;
+
+    const Scan& s;
+    const Plan plan;
+    Int b0, b1, k0, k1, index, since = 0;
+    Scratch scratch;
+    // of a tile: (token, channel)
+    alignas(BYTES) float uu[FLAT], zz[FLAT], ss[FLAT + LANES], su[FLAT + LANES], gate[FLAT], yy[FLAT];
+    alignas(BYTES) float slope[FLAT], ee[FLAT + LANES], S[FLAT], ds[FLAT];
+    // of a tile: (token), lanes as above
+    Vector y[STEPS], S_lanes[STEPS], ds_lanes[STEPS];
+    Vector a[STEPS][BLOCK], h[2 * STEPS][BLOCK];
+    Vector *A2, *state, *start, *carry, *dA, *dD, *dbias, *D, *bias, *pB, *pC;
+    float *B, *C;  // (token, padded state)
+
+    Part(const Scan& scan, Int i) : s(scan), plan(scan), index(i) {
+        std::tie(b0, b1) = plan.by_channels ? std::make_pair(Int(0), s.sequences) : cut(s.sequences, plan.parts, i);
+        std::tie(k0, k1) = plan.by_channels ? cut(plan.blocks, plan.parts, i) : std::make_pair(Int(0), plan.blocks);
+        const auto vectors = [&](Int count) { return reinterpret_cast<Vector*>(scratch.take(count * LANES)); };
+        const Int all = plan.blocks * plan.vectors;
+        A2 = vectors(all), state = vectors(all * plan.together), carry = vectors(all * plan.together), dA = vectors(all);
+        dD = vectors(plan.blocks), dbias = vectors(plan.blocks), D = vectors(plan.blocks), bias = vectors(plan.blocks);
+        pB = vectors(STEPS * plan.vectors), pC = vectors(STEPS * plan.vectors);
+        B = scratch.take(STEPS * plan.padded + LANES), C = scratch.take(STEPS * plan.padded + LANES);
+        for (Int k = k0; k < k1; k++) {
+            for (Int i = 0; i < std::min(W, s.channels - k * W); i++) {
+                const Int d = k * W + i;
+                for (Int j = 0; j < G; j++) at(D, k, j * W + i) = s.D[d], at(bias, k, j * W + i) = s.bias[d];
+                for (Int n = 0; n < s.states; n++)
+                    at(A2, k * plan.vectors + n / G, n % G * W + i) = s.A[d * s.states + n] * LOG2E;
+            }
+        }
+    }
+
+    static float& at(Vector* v, Int index, Int lane) { return reinterpret_cast<float*>(v + index)[lane]; }
+
+    // States of a sequence, (channel, state), to or from vectors.
+    void load_states(Vector* to, const float* from, Int b) {
+        for (Int k = k0; k < k1; k++)
+            for (Int v = 0; v < plan.vectors; v++) {
+                to[k * plan.vectors + v] = Vector{};
+                if (!from) continue;
+                for (Int lane = 0; lane < LANES; lane++) {
+                    const Int d = k * W + lane % W, n = v * G + lane / W;
+                    if (d < s.channels && n < s.states)
+                        at(to, k * plan.vectors + v, lane) = from[(b * s.channels + d) * s.states + n];
+                }
+            }
+    }
+    void store_states(float* to, Vector* from, Int b) {
+        for (Int k = k0; k < k1; k++)
+            for (Int d = k * W; d < std::min(k * W + W, s.channels); d++)
+                for (Int n = 0; n < s.states; n++)
+                    to[(b * s.channels + d) * s.states + n] = at(from, k * plan.vectors + n / G, n % G * W + d % W);
+    }
+
+    // A tile: `count` sequences from b on, `steps` tokens from t on. The next one is `jump` sequences and `step` tokens
+    // from there; its rows are fetched into the cache while this one is worked on.
+    struct Tile {
+        Int b, count, t, steps, jump, step;
+        Int rows() const { return count * steps; }
+        Int next(const Rows& rows) const { return jump * rows.sequence + step * rows.token; }
+    };
+
+    Tile first_tile(Int b, Int step) const {
+        const bool whole = s.length <= STEPS;
+        return {b, std::min(plan.together, b1 - b), 0, 0, whole ? plan.together : 0, whole ? 0 : step};
+    }
+
+    // tile(token, channel) = rows of W channels of block k; zeros where there is none.
+    void load_tile(float* tile, const Rows& from, const Tile& at, Int k) {
+        const Int real = std::min(W, s.channels - k * W), next = at.next(from);
+        for (Int q = 0; q < at.count; q++) {
+            const float* row = from.data + (at.b + q) * from.sequence + at.t * from.token + k * W;
+            for (Int t = 0; t < at.steps; t++, row += from.token, tile += W) {
+                __builtin_prefetch(row + next);
+                if (real == W) {
+                    std::memcpy(tile, row, W * sizeof(float));
+                } else {
+                    std::memset(tile, 0, W * sizeof(float));
+                    copy(tile, row, real);
+                }
+            }
+        }
+        for (Int i = at.rows() * W; i % LANES; i++) *tile++ = 0;
+    }
+    void store_tile(const Rows& to, const float* tile, const Tile& at, Int k) {
+        const Int real = std::min(W, s.channels - k * W), next = at.next(to);
+        for (Int q = 0; q < at.count; q++) {
+            float* row = to.data + (at.b + q) * to.sequence + at.t * to.token + k * W;
+            for (Int t = 0; t < at.steps; t++, row += to.token, tile += W) {
+                __builtin_prefetch(row + next, 1);
+                if (real == W)
+                    std::memcpy(row, tile, W * sizeof(float));
+                else
+                    copy(row, tile, real);
+            }
+        }
+    }
+    void load_weights(float* tile, const Rows& from, const Tile& at) {
+        const Int next = at.next(from);
+        for (Int q = 0; q < at.count; q++)
+            for (Int t = 0; t < at.steps; t++, tile += plan.padded) {
+                const float* row = from.data + (at.b + q) * from.sequence + (at.t + t) * from.token;
+                __builtin_prefetch(row + next);
+                copy(tile, row, s.states);
+            }
+    }
+
+    // Sums over the states of the lanes of each token, to (token, channel).
+    void fold(float* to, const Vector* from, Int rows) {
+        for (Int r = 0; r < rows; r++) {
+            const Vector v = folded<W>(from[r]);
+            std::memcpy(to + r * W, &v, W * sizeof(float));
+        }
+        for (Int i = rows * W; i % LANES; i++) to[i] = 0;
+    }
+
+    Vector* kept(const Tile& tile) {
+        return reinterpret_cast<Vector*>(s.kept) + (tile.b * plan.chunks + tile.t / STEPS) * plan.blocks * plan.vectors;
+    }
+
+    void keep_states(const Tile& tile) {
+        Vector* to = kept(tile);
+        for (Int i = k0 * plan.vectors; i < k1 * plan.vectors; i++) {
+            __builtin_prefetch(to + i + plan.blocks * plan.vectors, 1);
+            store(reinterpret_cast<float*>(to + i), state[i]);
+        }
+    }
+
+    Vector* state_of(Vector* states, Int q) { return states + q * plan.blocks * plan.vectors; }
+
+    void forward() {
+        for (Int b = b0; b < b1; b += plan.together) {
+            Tile tile = first_tile(b, STEPS);
+            for (Int q = 0; q < tile.count; q++) load_states(state_of(state, q), s.initial, b + q);
+            for (; tile.t < s.length; tile.t += STEPS) {
+                tile.steps = std::min(STEPS, s.length - tile.t);
+                if (s.kept) keep_states(tile);
+                load_weights(B, s.B, tile);
+                load_weights(C, s.C, tile);
+                for (Int k = k0; k < k1; k++) forward_block(tile, k);
+            }
+            if (s.last)
+                for (Int q = 0; q < tile.count; q++) store_states(s.last, state_of(state, q), b + q);
+        }
+    }
+
+    void forward_block(const Tile& tile, Int k) {
+        const Int rows = tile.rows(), flat = rows * W;
+        load_tile(ss, s.delta, tile, k);
+        load_tile(uu, s.u, tile, k);
+        load_tile(zz, s.z, tile, k);
+        for (Int i = 0; i < flat; i += LANES) {
+            const Vector x = load(ss + i) + bias[k], z = load(zz + i), step = softplus(x, decayed(x));
+            store(ss + i, step);
+            store(su + i, step * load(uu + i));
+            store(gate + i, z * sigmoid(z));
+        }
+        for (Int r = 0; r < rows; r++) y[r] = Vector{};
+        for (Int v = 0; v < plan.vectors; v += BLOCK)
+            for (Int q = 0; q < tile.count; q++) {
+                Vector* held = state_of(state, q) + k * plan.vectors + v;
+                Vector now[BLOCK], A[BLOCK];
+                for (Int n = 0; n < BLOCK; n++) now[n] = held[n], A[n] = A2[k * plan.vectors + v + n];
+                for (Int r = q * tile.steps; r < (q + 1) * tile.steps; r++) {
+                    const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
+                    const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
+                    Vector sum = y[r];
+#pragma GCC unroll 8
+                    for (Int n = 0; n < BLOCK; n++) {
+                        now[n] = exp2(step * A[n]) * now[n] + input * spread<W>(B_r + n * G);
+                        sum += now[n] * spread<W>(C_r + n * G);
+                    }
+                    y[r] = sum;
+                }
+                for (Int n = 0; n < BLOCK; n++) held[n] = now[n];
+            }
+        fold(yy, y, rows);
+        for (Int i = 0; i < flat; i += LANES) store(yy + i, (load(yy + i) + D[k] * load(uu + i)) * load(gate + i));
+        store_tile(s.out, yy, tile, k);
+    }
+
+    // Backwards through sequence b and those in the same tile: begin, all tiles in one go or several, end.
+    Tile begin_backward(Int b) {
+        Tile tile = first_tile(b, -STEPS);
+        for (Int q = 0; q < tile.count; q++) load_states(state_of(carry, q), s.grad_last, b + q);
+        tile.t = (plan.chunks - 1) * STEPS;
+        return tile;
+    }
+    void backward_tiles(Tile& tile, Int down_to, const Rows& dB, const Rows& dC) {
+        for (; tile.t >= down_to; tile.t -= STEPS) {
+            tile.steps = std::min(STEPS, s.length - tile.t);
+            start = state;
+            if (s.kept)
+                start = kept(tile);
+            else
+                for (Int q = 0; q < tile.count; q++) load_states(state_of(state, q), s.initial, tile.b + q);
+            load_weights(B, s.B, tile);
+            load_weights(C, s.C, tile);
+            for (Int k = k0; k < k1; k++) backward_block(tile, k);
+            sum_channels(dB, pB, tile);
+            sum_channels(dC, pC, tile);
+            if (++since % FLUSH == 0) flush();
+        }
+    }
+    void end_backward(const Tile& tile) {
+        if (s.dinitial)
+            for (Int q = 0; q < tile.count; q++) store_states(s.dinitial, state_of(carry, q), tile.b + q);
+    }
+    void backward() {
+        for (Int b = b0; b < b1; b += plan.together) {
+            Tile tile = begin_backward(b);
+            backward_tiles(tile, 0, s.dB, s.dC);
+            end_backward(tile);
+        }
+        flush();
+    }
+
+    void backward_block(const Tile& tile, Int k) {
+        const Int rows = tile.rows(), flat = rows * W;
+        load_tile(ss, s.delta, tile, k);
+        load_tile(uu, s.u, tile, k);
+        load_tile(zz, s.z, tile, k);
+        load_tile(gate, s.grad_out, tile, k);
+        for (Int i = 0; i < flat; i += LANES) {
+            const Vector x = load(ss + i) + bias[k], w = decayed(x), step = softplus(x, w);
+            const Vector z = load(zz + i), sigma = sigmoid(z), g = load(gate + i) * sigma;
+            store(slope + i, (x >= 0.0f ? all(1.0f) : w) / (1.0f + w));
+            store(ss + i, step);
+            store(su + i, step * load(uu + i));
+            store(zz + i, sigma * z);
+            store(ee + i, g * z);
+            store(gate + i, g * (1.0f + z * (1.0f - sigma)));  // grad z = gate y
+        }
+        for (Int r = 0; r < rows; r++) y[r] = S_lanes[r] = ds_lanes[r] = Vector{};
+        for (Int v = 0; v < plan.vectors; v += BLOCK)
+            for (Int q = 0; q < tile.count; q++) backward_states(tile, k, v, q);
+        fold(yy, y, rows);
+        fold(S, S_lanes, rows);
+        fold(ds, ds_lanes, rows);
+        for (Int i = 0; i < flat; i += LANES) {
+            const Vector u = load(uu + i), e = load(ee + i), sum = load(S + i);
+            const Vector grad = (u * sum + LN2 * load(ds + i)) * load(slope + i), y = load(yy + i) + D[k] * u;
+            store(gate + i, load(gate + i) * y);
+            store(yy + i, y * load(zz + i));
+            store(S + i, load(ss + i) * sum + e * D[k]);
+            store(ds + i, grad);
+            dD[k] += e * u;
+            dbias[k] += grad;
+        }
+        if (s.out.data) store_tile(s.out, yy, tile, k);
+        store_tile(s.dz, gate, tile, k);
+        store_tile(s.du, S, tile, k);
+        store_tile(s.ddelta, ds, tile, k);
+    }
+
+    // BLOCK vectors of state of sequence q of a tile, forwards and back.
+    INLINE void backward_states(const Tile& tile, Int k, Int v, Int q) {
+        const Int first = q * tile.steps, end = first + tile.steps, place = k * plan.vectors + v;
+        Vector (*before)[BLOCK] = h + q;  // before[r] and before[r + 1]: states before and after token r
+        Vector now[BLOCK], A[BLOCK], sums[BLOCK];
+        for (Int n = 0; n < BLOCK; n++) {
+            A[n] = A2[place + n];
+            if (s.kept) __builtin_prefetch(start + place + n - plan.blocks * plan.vectors);
+            before[first][n] = now[n] = load(reinterpret_cast<const float*>(state_of(start, q) + place + n));
+        }
+        for (Int r = first; r < end; r++) {
+            const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
+            const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
+            Vector sum = y[r];
+#pragma GCC unroll 8
+            for (Int n = 0; n < BLOCK; n++) {
+                const Vector decay = exp2(step * A[n]);
+                now[n] = decay * now[n] + input * spread<W>(B_r + n * G);
+                sum += now[n] * spread<W>(C_r + n * G);
+                a[r][n] = decay;
+                before[r + 1][n] = now[n];
+            }
+            y[r] = sum;
+        }
+        for (Int n = 0; n < BLOCK; n++) now[n] = state_of(carry, q)[place + n], sums[n] = dA[place + n];
+        for (Int r = end - 1; r >= first; r--) {
+            const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W), e = repeated<W>(ee + r * W);
+            const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
+            Vector S_r = S_lanes[r], ds_r = ds_lanes[r], tB[BLOCK], tC[BLOCK];
+#pragma GCC unroll 8
+            for (Int n = 0; n < BLOCK; n++) {
+                const Vector g = now[n] + e * spread<W>(C_r + n * G);
+                tC[n] = e * before[r + 1][n];
+                tB[n] = input * g;
+                S_r += g * spread<W>(B_r + n * G);
+                now[n] = a[r][n] * g;
+                const Vector slope = now[n] * before[r][n];
+                sums[n] += step * slope;
+                ds_r += slope * A[n];
+            }
+            S_lanes[r] = S_r;
+            ds_lanes[r] = ds_r;
+            // Sums over channels, as far as these vectors go; the rest after all blocks
+            const Int to = (r * plan.vectors + v) / BLOCK;
+            const Vector sB = summed<BLOCK, 1>(tB), sC = summed<BLOCK, 1>(tC);
+            pB[to] = k == k0 ? sB : pB[to] + sB;
+            pC[to] = k == k0 ? sC : pC[to] + sC;
+        }
+        for (Int n = 0; n < BLOCK; n++) state_of(carry, q)[place + n] = now[n], dA[place + n] = sums[n];
+    }
+
+    // (sequence, token, state) = sums over the lanes that are channels
+    void sum_channels(const Rows& to, const Vector* sums, const Tile& tile) {
+        float all[LANES];
+        for (Int q = 0; q < tile.count; q++)
+            for (Int t = 0; t < tile.steps; t++) {
+                const Vector* mine = sums + (q * tile.steps + t) * plan.vectors / BLOCK;
+                float* row = to.data + (tile.b + q) * to.sequence + (tile.t + t) * to.token;
+                for (Int n = 0; n < s.states; n += LANES, mine += W / BLOCK) {
+                    const Vector sum = in_order<W>(summed<W / BLOCK, BLOCK>(mine), Lanes{});
+                    if (s.states - n >= LANES) {
+                        store(row + n, sum);
+                    } else {
+                        store(all, sum);
+                        copy(row + n, all, s.states - n);
+                    }
+                }
+            }
+    }
+
+    // Sums of the last tiles into those in float64.
+    void flush() {
+        for (Int k = k0; k < k1; k++)
+            for (Int i = 0; i < std::min(W, s.channels - k * W); i++) {
+                const Int d = index * s.channels + k * W + i;
+                for (Int j = 0; j < G; j++) s.dD[d] += at(dD, k, j * W + i), s.dbias[d] += at(dbias, k, j * W + i);
+                for (Int n = 0; n < s.states; n++)
+                    s.dA[d * s.states + n] += at(dA, k * plan.vectors + n / G, n % G * W + i);
+            }
+        for (Int k = k0; k < k1; k++) {
+            dD[k] = dbias[k] = Vector{};
+            for (Int v = 0; v < plan.vectors; v++) dA[k * plan.vectors + v] = Vector{};
+        }
+    }
+};
+
+template <Int W>
+void run_forward(const Scan& s) {
+    in_threads(Plan(s).parts, [&](Int i) { Part<W>(s, i).forward(); });
+}
+
+// A row is the sum of those of all parts, which are `size` apart.
+void sum_parts(const Rows& to, Int b, Int t, const float* from, Int parts, Int size, Int count) {
+    float* row = to.data + b * to.sequence + t * to.token;
+    copy(row, from, count);
+    for (Int i = 1; i < parts; i++)
+        for (Int n = 0; n < count; n++) row[n] += from[i * size + n];
+}
+
+template <Int W>
+void run_backward(const Scan& s) {
+    const Plan plan(s);
+    if (!plan.by_channels || plan.parts == 1) {
+        in_threads(plan.parts, [&](Int i) { Part<W>(s, i).backward(); });
+        return;
+    }
+    // Each part has sums over its own channels, for a span of tokens at a time, so that they stay in the cache. While
+    // some threads still add up one span others begin the next: two sets of buffers.
+    const Int span = SPAN * STEPS, row = 2 * s.states, size = span * row;
+    std::unique_ptr<float[]> own(new float[2 * plan.parts * size]);
+    Barrier barrier(plan.parts);
+    in_threads(plan.parts, [&](Int i) {
+        Part<W> part(s, i);
+        Int turn = 0;
+        for (Int b = 0; b < s.sequences; b++) {
+            auto tile = part.begin_backward(b);
+            for (Int chunk = (plan.chunks - 1) / SPAN * SPAN; chunk >= 0; chunk -= SPAN, turn++) {
+                const float* all = own.get() + turn % 2 * plan.parts * size;
+                float* mine = own.get() + (turn % 2 * plan.parts + i) * size;
+                const Int t0 = chunk * STEPS, steps = std::min(span, s.length - t0);
+                part.backward_tiles(tile, t0, Rows{mine - t0 * row, 0, row}, Rows{mine + s.states - t0 * row, 0, row});
+                barrier.wait();
+                const auto [first, end] = cut(steps, plan.parts, i);
+                for (Int t = first; t < end; t++) {
+                    sum_parts(s.dB, b, t0 + t, all + t * row, plan.parts, size, s.states);
+                    sum_parts(s.dC, b, t0 + t, all + t * row + s.states, plan.parts, size, s.states);
+                }
+            }
+            part.end_backward(tile);
+        }
+        part.flush();
+    });
+}
+
+// The causal convolution: v_t = bias + sum_k w_k x_(t - K + 1 + k), out = v sigmoid(v), channel by channel. Tokens of
+// a tile are one flat array, so that a shift by one token is a shift by the number of channels; weights are repeated
+// for every token of a tile. A tile is some tokens of one sequence or several short sequences with what they need
+// around them: between them are values that nobody wants, but the loops stay long.
+struct ConvPart {
+    const Conv& c;
+    const Int index, history, tokens;  // history: tokens before the first that the convolution sees
+    bool by_tokens;
+    Int b0, b1, t0, t1, size;
+    Scratch scratch;
+    float *weight, *bias, *x, *v, *g, *dx, *dweight, *dbias;
+
+    static Int parts(const Conv& c) { return std::min(c.threads, c.sequences < c.threads ? c.length : c.sequences); }
+
+    ConvPart(const Conv& conv, Int i)
+        : c(conv), index(i), history(c.taps - 1), tokens(std::max<Int>(1, CONV_TILE / c.channels)) {
+        by_tokens = c.sequences < c.threads;
+        std::tie(b0, b1) = by_tokens ? std::make_pair(Int(0), c.sequences) : cut(c.sequences, parts(c), i);
+        std::tie(t0, t1) = by_tokens ? cut(c.length, parts(c), i) : std::make_pair(Int(0), c.length);
+        size = (tokens + 2 * history + history) * c.channels;
+        bias = repeat(c.bias);
+        weight = scratch.take(c.taps * stride());
+        for (Int k = 0; k < c.taps; k++) fill(weight + k * stride(), c.weight + k * c.channels);
+        x = scratch.take(size + history * c.channels), v = scratch.take(size), g = scratch.take(size + history * c.channels);
+        dx = scratch.take(size), dweight = scratch.take(c.taps * stride()), dbias = scratch.take(stride());
+    }
+
+    Int stride() const { return (size + LANES - 1) / LANES * LANES; }
+    void fill(float* to, const float* from) {
+        for (Int i = 0; i < size; i++) to[i] = from[i % c.channels];
+    }
+    float* repeat(const float* from) {
+        float* to = scratch.take(stride());
+        fill(to, from);
+        return to;
+    }
+
+    // Tokens first .. first + count of a sequence; before the first token come those of `before`, else zeros.
+    void load_rows(float* to, const Rows& from, const float* before, Int b, Int first, Int count) {
+        for (Int t = first; t < first + count; t++, to += c.channels) {
+            const float* row = nullptr;
+            if (t >= 0 && t < c.length)
+                row = from.data + b * from.sequence + t * from.token;
+            else if (before && t < 0 && t >= -history)
+                row = before + (b * history + t + history) * c.channels;
+            if (row)
+                copy(to, row, c.channels);
+            else
+                std::memset(to, 0, c.channels * sizeof(float));
+        }
+    }
+
+    void convolve(Int count) {
+        for (Int m = 0; m < count; m += LANES) {
+            Vector sum = load(bias + m);
+            for (Int k = 0; k < c.taps; k++) sum += load(weight + k * stride() + m) * load(x + k * c.channels + m);
+            store(v + m, sum);
+        }
+    }
+
+    void forward() {
+        const Int period = std::min(tokens, t1 - t0) + history;
+        const Int together = t1 - t0 < tokens && !by_tokens ? std::max<Int>(1, tokens / period) : 1;
+        for (Int b = b0; b < b1; b += together)
+            for (Int t = t0; t < t1; t += tokens) {
+                const Int count = std::min(together, b1 - b), steps = std::min(tokens, t1 - t), run = steps * c.channels;
+                for (Int j = 0; j < count; j++)
+                    load_rows(x + j * period * c.channels, c.x, c.before, b + j, t - history, steps + history);
+                const Int all = (count - 1) * period * c.channels + run;
+                convolve(all);
+                for (Int m = 0; m < all; m += LANES) store(v + m, load(v + m) * sigmoid(load(v + m)));
+                for (Int j = 0; j < count; j++)
+                    for (Int r = 0; r < steps; r++)
+                        copy(c.out.data + (b + j) * c.out.sequence + (t + r) * c.out.token,
+                             v + (j * period + r) * c.channels, c.channels);
+            }
+    }
+
+    // A tile needs the gradients of `history` tokens behind it, which are computed once more: tiles are independent.
+    void backward() {
+        const Int begin = t0 == 0 && c.dbefore ? -history : t0;
+        const Int period = std::min(tokens, t1 - begin) + history;
+        const Int together = t1 - begin < tokens && !by_tokens ? std::max<Int>(1, tokens / period) : 1;
+        Int since = 0;
+        for (Int b = b0; b < b1; b += together)
+            for (Int t = begin; t < t1; t += tokens) {
+                const Int count = std::min(together, b1 - b), steps = std::min(tokens, t1 - t);
+                const Int own = ((count - 1) * period + steps) * c.channels, all = own + history * c.channels;
+                std::fill(g + own, g + all + history * c.channels + LANES, 0.0f);
+                for (Int j = 0; j < count; j++) {
+                    const Int to = j * period * c.channels;
+                    load_rows(x + to, c.x, c.before, b + j, t - history, steps + 2 * history);
+                    load_rows(g + to, c.grad_out, nullptr, b + j, t, steps + history);
+                }
+                convolve(all);
+                for (Int m = 0; m < all; m += LANES) {
+                    const Vector value = load(v + m), sigma = sigmoid(value);
+                    store(g + m, load(g + m) * sigma * (1.0f + value * (1.0f - sigma)));
+                }
+                for (Int m = 0; m < own; m += LANES) {
+                    Vector sum = Vector{};
+                    for (Int k = 0; k < c.taps; k++)
+                        sum += load(weight + k * stride() + m) * load(g + (history - k) * c.channels + m);
+                    store(dx + m, sum);
+                }
+                for (Int j = 0; j < count; j++)
+                    for (Int r = 0; r < steps; r++) {
+                        const Int p = t + r;
+                        float* row = p < 0 ? c.dbefore + ((b + j) * history + p + history) * c.channels
+                                           : c.dx.data + (b + j) * c.dx.sequence + p * c.dx.token;
+                        copy(row, dx + (j * period + r) * c.channels, c.channels);
+                    }
+                std::fill(g + own, g + own + LANES, 0.0f);  // tokens behind belong to other tiles
+                for (Int m = 0; m < own; m += LANES) {
+                    const Vector grad = load(g + m);
+                    store(dbias + m, load(dbias + m) + grad);
+                    for (Int k = 0; k < c.taps; k++) {
+                        float* sum = dweight + k * stride() + m;
+                        store(sum, load(sum) + grad * load(x + k * c.channels + m));
+                    }
+                }
+                if (++since % FLUSH == 0) flush();
+            }
+        flush();
+    }
+
+    void flush() {
+        for (Int m = 0; m < size; m++) {
+            c.dbias[index * c.channels + m % c.channels] += dbias[m];
+            dbias[m] = 0;
+            for (Int k = 0; k < c.taps; k++) {
+                c.dweight[(index * c.taps + k) * c.channels + m % c.channels] += dweight[k * stride() + m];
+                dweight[k * stride() + m] = 0;
+            }
+        }
+    }
+};
+
+// Products of a tall matrix and a small one, for which libraries for matrices are slow.
+
+// `count` vectors of columns from `first` on of ROWS rows of the product; right: padded to whole vectors.
+template <Int ROWS, Int count>
+void multiply_block(const Product& p, Int row, Int first, const float* right, Int stride) {
+    Vector sum[ROWS][count] = {};
+    for (Int k = 0; k < p.inner; k++) {
+        Vector weight[count];
+        for (Int n = 0; n < count; n++) weight[n] = load(right + k * stride + (first + n) * LANES);
+#pragma GCC unroll 8
+        for (Int r = 0; r < ROWS; r++)
+            for (Int n = 0; n < count; n++) sum[r][n] += p.left[(row + r) * p.left_row + k] * weight[n];
+    }
+    for (Int r = 0; r < ROWS; r++)
+        for (Int n = 0; n < count; n++) {
+            const Int column = (first + n) * LANES, real = std::min(LANES, p.columns - column);
+            float* to = p.out + (row + r) * p.out_row + column;
+            if (real == LANES) {
+                store(to, p.add ? load(to) + sum[r][n] : sum[r][n]);
+                continue;
+            }
+            float values[LANES] = {};
+            if (p.add) copy(values, to, real);
+            store(values, load(values) + sum[r][n]);
+            copy(to, values, real);
+        }
+}
+
+void multiply_part(const Product& p, Int index) {
+    constexpr Int ROWS = LANES > 8 ? 8 : 4;
+    const Int vectors = (p.columns + LANES - 1) / LANES, stride = vectors * LANES;
+    Scratch scratch;
+    float* right = scratch.take(p.inner * stride);
+    for (Int k = 0; k < p.inner; k++) copy(right + k * stride, p.right + k * p.columns, p.columns);
+    const auto [begin, end] = cut(p.rows, p.threads, index);
+    Int row = begin;
+    for (; row + ROWS <= end; row += ROWS) {
+        Int n = 0;
+        for (; n + 2 <= vectors; n += 2) multiply_block<ROWS, 2>(p, row, n, right, stride);
+        if (n < vectors) multiply_block<ROWS, 1>(p, row, n, right, stride);
+    }
+    for (; row < end; row++)
+        for (Int n = 0; n < vectors; n++) multiply_block<1, 1>(p, row, n, right, stride);
+}
+
+// sums += left^T right, in float32 over OUTER_ROWS rows.
+void outer_part(const Product& p, Int index) {
+    constexpr Int BLOCK = 8;
+    const Int stride = (p.columns + LANES - 1) / LANES * LANES, height = (p.inner + BLOCK - 1) / BLOCK * BLOCK;
+    Scratch scratch;
+    float *left = scratch.take(OUTER_ROWS * height), *right = scratch.take(OUTER_ROWS * stride);
+    double* sums = p.sums + index * p.inner * p.columns;
+    const auto [begin, end] = cut(p.rows, p.threads, index);
+    for (Int first = begin; first < end; first += OUTER_ROWS) {
+        const Int rows = std::min(OUTER_ROWS, end - first);
+        for (Int r = 0; r < rows; r++) {
+            copy(left + r * height, p.left + (first + r) * p.left_row, p.inner);
+            copy(right + r * stride, p.right + (first + r) * p.right_row, p.columns);
+        }
+        for (Int m = 0; m < p.inner; m += BLOCK)
+            for (Int n = 0; n < p.columns; n += LANES) {
+                Vector sum[BLOCK] = {};
+                for (Int r = 0; r < rows; r++) {
+                    const Vector value = load(right + r * stride + n);
+#pragma GCC unroll 8
+                    for (Int i = 0; i < BLOCK; i++) sum[i] += left[r * height + m + i] * value;
+                }
+                for (Int i = 0; i < std::min(BLOCK, p.inner - m); i++)
+                    for (Int j = 0; j < std::min(LANES, p.columns - n); j++)
+                        sums[(m + i) * p.columns + n + j] += sum[i][j];
+            }
+    }
+}
+
+}  // namespace
+
+#define FOR_WIDTH(call)                      \
+    switch (scan->width) {                   \
+        case 1: return call<1>(*scan);       \
+        case 2: return call<2>(*scan);       \
+        case 4: return call<4>(*scan);       \
+        case 8: return call<LANES < 8 ? 4 : 8>(*scan); \
+        default: return call<LANES>(*scan);  \
+    }
+
+extern "C" {
+
+int64_t lanes() { return LANES; }
+
+// Large blocks of memory that are freed stay with the process: to map fresh pages for every tensor takes longer than
+// to compute it.
+void keep_memory() {
+#if defined(__GLIBC__)
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, -1);
+#endif
+}
+
+
+// Values of Scan.kept: the states before each tile of a sequence; none where one tile is all.
+int64_t kept_values(const Scan* scan) {
+    const Plan plan(*scan);
+    return scan->length > STEPS ? scan->sequences * plan.chunks * plan.blocks * plan.vectors * LANES : 0;
+}
+
+void scan_forward(const Scan* scan) { FOR_WIDTH(run_forward) }
+void scan_backward(const Scan* scan) { FOR_WIDTH(run_backward) }
+
+void conv_forward(const Conv* conv) {
+    in_threads(ConvPart::parts(*conv), [&](Int i) { ConvPart(*conv, i).forward(); });
+}
+void conv_backward(const Conv* conv) {
+    in_threads(ConvPart::parts(*conv), [&](Int i) { ConvPart(*conv, i).backward(); });
+}
+
+void multiply(const Product* product) {
+    in_threads(product->threads, [&](Int i) { multiply_part(*product, i); });
+}
+void outer(const Product* product) {
+    in_threads(product->threads, [&](Int i) { outer_part(*product, i); });
+}
+
+// For tests and the benchmark: 2**x - minus of `count` values (a multiple of 16) in place, so many times.
+void exponentials(float* values, int64_t count, int64_t turns, float minus) {
+    for (Int turn = 0; turn < turns; turn++) {
+        for (Int i = 0; i < count; i += LANES) store(values + i, exp2(load(values + i)) - minus);
+        __asm__ volatile("" ::: "memory");  // turns stay apart: two in one loop would wait for each other
+    }
+}
+void logarithms(float* values, int64_t count) {
+    for (Int i = 0; i < count; i += LANES) store(values + i, log1p(load(values + i)));
+}
+
+}
