@@ -36,9 +36,7 @@ def make_upsampler(
     if method == "none":
         return lambda cells, text, image: cosines_of_filter(lambda x: x, cells, text)
     if method == "bilinear":
-        return lambda cells, text, image: cosines_of_filter(
-            lambda x: F.interpolate(x, image.shape[-2:], mode="bilinear"), cells, text
-        )
+        return bilinear
     if method == "guided":
         return lambda cells, text, image: guided(cells, text, _colours(image, mean, std))
     if method != "jbu":
@@ -92,15 +90,61 @@ def cosines_of_filter(
     return products.unflatten(2, pixels.shape[-2:]) / lengths[:, None]
 
 
-# --- guided: joint bilateral upsampling without learned weights --------------------------------
+# --- bilinear and guided: few cells around each pixel ------------------------------------------
+
+
+def cosines_of_weights(
+    cells: torch.Tensor, text: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    """Cosines with phrases of features that are weighted sums of the cells around a pixel's own.
+
+    A pixel's product with a phrase is the weighted sum of the cells' products; its length is w' G w,
+    with G the products of those cells among each other. Pixels come last, so that all steps run
+    along them; nothing has the features' channels but the cells.
+
+    Args:
+        cells: (n, dim, h, w).
+        text: (phrase, dim), normalised.
+        weights: (n, h w, taps, s s), or 1 where all are alike: for every cell, of the side x side
+            cells around it, for every pixel in it. Any factor per pixel cancels. Cells outside the
+            map are those at its border.
+
+    Returns:
+        (n, phrase, h s, w s).
+    """
+    n, _, h, w = cells.shape
+    taps, pixels = weights.shape[2:]
+    near, _ = _around(h, w, round(taps**0.5) // 2, cells.device)
+    flat = cells.flatten(2)
+    gram = (flat.mT @ flat)[:, near[:, :, None], near[:, None]]  # (n, h w, taps, taps)
+    products = (text @ flat)[:, :, near].transpose(1, 2)  # (n, h w, phrase, taps)
+    sums = torch.cat([gram, products], 2) @ weights
+    squares = (sums[:, :, :taps] * weights).sum(2, keepdim=True)
+    cosines = sums[:, :, taps:] * squares.clamp(min=1e-24).rsqrt()
+    s = round(pixels**0.5)
+    parts = cosines.view(n, h, w, len(text), s, s)
+    return parts.permute(0, 3, 1, 4, 2, 5).reshape(n, len(text), h * s, w * s)
+
+
+def bilinear(cells: torch.Tensor, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Cosines with phrases of bilinearly upsampled features, as F.interpolate upsamples.
+
+    Args:
+        cells: (n, dim, h, w).
+        text: (phrase, dim), normalised.
+        image: (n, 3, H, W), for its size.
+
+    Returns:
+        (n, phrase, h s, w s), s = H / h rounded.
+    """
+    s = _factor(image, *cells.shape[-2:])
+    along = (1 - _along(s, 1, image.device).abs()).clamp(min=0)
+    weights = along[:, None, :, None] * along[:, None]  # (3, 3, s, s)
+    return cosines_of_weights(cells, text, weights.view(1, 1, 9, s * s))
 
 
 def guided(cells: torch.Tensor, text: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    """Cosines with phrases of features upsampled along the image's edges.
-
-    A pixel's features are a weighted mean of the 5 x 5 cells around its own: see guided_weights.
-    Its product with a phrase is the mean of the cells' products; its length is w' G w, with G the
-    25 x 25 products of the neighbours among each other.
+    """Cosines with phrases of features upsampled along the image's edges: see guided_weights.
 
     Args:
         cells: (n, dim, h, w).
@@ -110,14 +154,7 @@ def guided(cells: torch.Tensor, text: torch.Tensor, image: torch.Tensor) -> torc
     Returns:
         (n, phrase, h s, w s), s = H / h rounded.
     """
-    h, w = cells.shape[-2:]
-    weights = guided_weights(image, h, w)  # (n, h w, s s, taps)
-    near = _neighbours(cells)  # (n, h w, taps, dim)
-    products = weights @ (near @ text.T)  # (n, h w, s s, phrase)
-    squares = ((weights @ (near @ near.mT)) * weights).sum(-1, keepdim=True)
-    cosines = products / squares.clamp(min=1e-24).sqrt()
-    s = round(weights.shape[2] ** 0.5)
-    return F.pixel_shuffle(cosines.permute(0, 3, 2, 1).flatten(1, 2).unflatten(2, (h, w)), s)
+    return cosines_of_weights(cells, text, guided_weights(image, *cells.shape[-2:]))
 
 
 def guided_weights(image: torch.Tensor, h: int, w: int) -> torch.Tensor:
@@ -133,28 +170,46 @@ def guided_weights(image: torch.Tensor, h: int, w: int) -> torch.Tensor:
         w: cells along x.
 
     Returns:
-        (n, h w, s s, 25): for every cell, for every pixel in it.
+        (n, h w, 25, s s): for every cell, of the cells around it, for every pixel in it.
     """
-    s = max(round(image.shape[-2] / h), round(image.shape[-1] / w), 1)
+    s = _factor(image, h, w)
     if image.shape[-2:] != (h * s, w * s):
         image = F.interpolate(image, (h * s, w * s), mode="bilinear", antialias=True)
-    pixels = F.pixel_unshuffle(image, s).unflatten(1, (3, s * s)).flatten(3)  # (n, 3, s s, h w)
-    centres = _neighbours(F.avg_pool2d(image, s))  # (n, h w, taps, 3)
-    colour = (pixels.permute(0, 3, 2, 1)[:, :, :, None] - centres[:, :, None]).square().sum(-1)
-    inside = _neighbours(image.new_ones(1, 1, h, w))[..., 0]  # (1, h w, taps)
-    place = (torch.arange(s, device=image.device) + 0.5) / s - 0.5
-    step = torch.arange(-REACH, REACH + 1, device=image.device)
-    along = (place[:, None] - step).square()  # (s, side)
-    distance = along[:, None, :, None] + along[None, :, None, :]  # (s, s, side, side)
-    logits = -colour / (2 * RANGE**2) - distance.reshape(s * s, -1) / (2 * SPATIAL**2)
-    return logits.masked_fill_(inside[:, :, None] == 0, -torch.inf).softmax(-1)
+    pixels = image.view(-1, 3, h, s, w, s).permute(0, 2, 4, 1, 3, 5).reshape(-1, h * w, 3, s * s)
+    centres = pixels.mean(3)
+    index, inside = _around(h, w, REACH, image.device)
+    # c^2 = p p' - 2 p q' + q q' of pixel p and cell q, of which p p' is the same for all cells and
+    # falls out of the softmax. Colours count from the own cell's, so that little cancels.
+    near = (centres[:, index] - centres[:, :, None]) / RANGE  # (n, h w, 25, 3)
+    pixels = (pixels - centres[..., None]) / RANGE
+    fixed = near.square().sum(3) / 2 + torch.where(inside, 0, torch.inf)
+    distance = _along(s, REACH, image.device).square() / (2 * SPATIAL**2)
+    distance = (distance[:, None, :, None] + distance[:, None]).view(1, -1, s * s)
+    return (near @ pixels - fixed[..., None] - distance).softmax(2)
 
 
-def _neighbours(cells: torch.Tensor) -> torch.Tensor:
-    """The 5 x 5 cells around each cell, zero outside: (n, channel, h, w) -> (n, h w, 25, channel)."""
-    side = 2 * REACH + 1
-    patches = F.unfold(cells, side, padding=REACH)
-    return patches.unflatten(1, (cells.shape[1], side * side)).permute(0, 3, 2, 1)
+def _factor(image: torch.Tensor, h: int, w: int) -> int:
+    """Pixels along a cell's side: a whole number, also where the image's size is no multiple."""
+    return max(round(image.shape[-2] / h), round(image.shape[-1] / w), 1)
+
+
+def _along(s: int, reach: int, device: torch.device) -> torch.Tensor:
+    """Distances in cells along one side, of a cell's s pixels from cells: (2 reach + 1, s)."""
+    place = (torch.arange(s, device=device) + 0.5) / s - 0.5
+    return place - torch.arange(-reach, reach + 1, device=device)[:, None]
+
+
+def _around(h: int, w: int, reach: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cells around each cell: their index (the border's where outside), and whether inside.
+
+    Both are (h w, taps).
+    """
+    step = torch.arange(-reach, reach + 1, device=device)
+    y, x = (torch.arange(size, device=device)[:, None] + step for size in (h, w))  # (size, side)
+    y, x = y[:, None, :, None], x[None, :, None, :]
+    inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
+    index = y.clamp(0, h - 1) * w + x.clamp(0, w - 1)
+    return index.flatten(2).flatten(0, 1), inside.flatten(2).flatten(0, 1)
 
 
 # --- learned joint bilateral upsampling --------------------------------------------------------

@@ -66,11 +66,11 @@ def upsampled(cells, image):
     """Features by guided upsampling the plain way: (n, channel, y, x)."""
     n, channels, h, w = cells.shape
     weights = guided_weights(image, h, w)
-    s = round(weights.shape[2] ** 0.5)
+    s = round(weights.shape[3] ** 0.5)
     out = torch.zeros(n, channels, h * s, w * s)
     for y in range(h * s):
         for x in range(w * s):
-            row = weights[:, (y // s) * w + x // s, (y % s) * s + x % s].unflatten(1, (5, 5))
+            row = weights[:, (y // s) * w + x // s, :, (y % s) * s + x % s].unflatten(1, (5, 5))
             for i in range(5):
                 for j in range(5):
                     a, b = y // s + i - 2, x // s + j - 2
