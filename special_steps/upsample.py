@@ -6,7 +6,9 @@ feature channels at every pixel: the products with the phrases and the lengths f
 is that of the plain way, up to rounding (tests/unit/test_upsample.py).
 """
 
+import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,6 +17,8 @@ from torch.nn import functional as F
 from special_steps.clip_model import read_state
 from special_steps.errors import UserError
 
+TILE = 8  # pixels along a tile's side in jbu, or what divides the window's
+ROWS = 2  # tile rows in a strip, which a CPU's cache holds
 METHODS = ("bilinear", "guided", "jbu", "none")
 REACH = 2  # cells that the guided filter looks at in each direction: 5 x 5
 SPATIAL = 0.6  # its spatial standard deviation in cells: between bilinear's 0.41 and visible blur
@@ -286,45 +290,111 @@ def _double(
     """One stage: resize bicubically to the guidance, then filter with per-pixel kernels.
 
     The kernel over d x d pixels is a softmax of the products of projected guidance (range), times a
-    Gaussian (spatial), normalised, plus a learned correction. Worked through in strips of rows, so
-    that no d d x H x W array of products ever exists.
+    Gaussian (spatial), normalised, plus a learned correction. All is worked through in tiles of
+    pixels, so that every sum is a product of matrices, and in strips of tiles, so that no d d x H x W
+    array ever exists. The bicubic resizing goes into the kernels (see _resizing): they are fewer
+    than the channels.
+
+    Args:
+        state: of this stage, _PARTS.
+        source: (n, channel, h, w).
+        guidance: (n, 3, 2 h, 2 w).
+
+    Returns:
+        (n, channel, 2 h, 2 w).
     """
     d = round(state["fixup_proj.3.weight"].shape[0] ** 0.5)
     r = d // 2
-    h, w = guidance.shape[-2:]
+    n, _, h, w = guidance.shape
     if min(h, w) <= r:
         raise UserError(
             f"upsampling jbu needs more than {r // 2} cells along a window's side; enlarge window"
         )
-    pad = (r, r, r, r)
+    t = math.gcd(h, w, TILE)
+    table, reach = _resizing(t, d, source.device)
     keys = F.gelu(_pointwise(state, "range_proj.0", guidance))
     keys = _pointwise(state, "range_proj.3", keys)
-    around = F.pad(keys, pad, mode="reflect")
-    values = F.interpolate(source, (h, w), mode="bicubic")
-    values = F.pad(values, pad, mode="reflect")
+    own = _tiles(state["range_temp"].exp().clamp(1e-4, 1e4) * keys, t, t)
+    near = _tiles(F.pad(keys, (r, r, r, r), mode="reflect"), t + 2 * r, t)
+    values = _tiles(F.pad(source, (reach,) * 4, mode="replicate"), t // 2 + 2 * reach, t // 2)
+    colours = _tiles(guidance, t, t)
     line = torch.linspace(-1, 1, d, device=guidance.device)
-    squares = (line[:, None] ** 2 + line**2).view(1, -1, 1, 1)
-    gaussian = torch.exp(-squares / (2 * state["sigma_spatial"] ** 2))
-    temperature = state["range_temp"].exp().clamp(1e-4, 1e4)
-    shifts = [(i // d, i % d) for i in range(d * d)]
-    rows = 8 if source.device.type == "cpu" else h  # a strip that stays in a CPU's cache
+    gaussian = (line[:, None].square() + line.square()) / (-2 * state["sigma_spatial"] ** 2)
+    first, second = (state[f"fixup_proj.{i}.weight"][:, :, 0, 0] for i in (0, 3))
     strips = []
-    for top in range(0, h, rows):
-        n = min(rows, h - top)
-        window = around[:, :, top : top + n + 2 * r]
-        own = keys[:, :, top : top + n]
-        products = [(window[:, :, y : y + n, x : x + w] * own).sum(1) for y, x in shifts]
-        kernel = (temperature * torch.stack(products, 1)).softmax(1) * gaussian
-        kernel = kernel / kernel.sum(1, keepdim=True).clamp(min=1e-7)
-        fix = torch.cat([kernel, guidance[:, :, top : top + n]], 1)
-        fix = _pointwise(state, "fixup_proj.3", F.gelu(_pointwise(state, "fixup_proj.0", fix)))
-        kernel = kernel + 0.1 * fix
-        window = values[:, :, top : top + n + 2 * r]
-        mixed = window.new_zeros(*window.shape[:2], n, w)
-        for i, (y, x) in enumerate(shifts):
-            mixed.addcmul_(kernel[:, i : i + 1], window[:, :, y : y + n, x : x + w])
-        strips.append(mixed)
-    return torch.cat(strips, 2)
+    step = ROWS if source.device.type == "cpu" else h // t
+    for i in range(0, h // t, step):
+        strip = slice(i, i + step)
+        a, b, c, v = (x[:, strip].flatten(3, 4).flatten(0, 2) for x in (own, near, colours, values))
+        products = a @ b.mT  # (tile, t t, (t + 2 r)^2): more than each pixel needs
+        shape = (n, len(a) // n * t // w, w // t, t, t)
+        side = t + 2 * r
+        each = products.as_strided(
+            (len(a), t, t, d, d), (t * t * side**2, t * side**2 + side, side**2 + 1, side, 1)
+        )
+        kernel = (each + gaussian).view(-1, d * d).softmax(1)
+        hidden = F.linear(c.flatten(0, 1), first[:, d * d :], state["fixup_proj.0.bias"])
+        hidden = F.gelu(hidden.addmm_(kernel, first[:, : d * d].T))
+        kernel = F.linear(hidden, 0.1 * second, 0.1 * state["fixup_proj.3.bias"]).add_(kernel)
+        kernel = _folded(kernel.view(*shape, d, d), i * t, h)
+        kernel = kernel.view(-1, t * t, d * d).transpose(0, 1) @ table  # (t t, tile, taps)
+        mixed = kernel.transpose(0, 1) @ v  # (tile, t t, channel)
+        strips.append(mixed.view(*shape, -1).transpose(2, 3).flatten(1, 2).flatten(2, 3))
+    return torch.cat(strips, 1).permute(0, 3, 1, 2)
+
+
+def _tiles(x: torch.Tensor, side: int, step: int) -> torch.Tensor:
+    """Overlapping squares of a map: (n, channel, y, x) -> (n, rows, columns, side, side, channel)."""
+    x = x.permute(0, 2, 3, 1).contiguous()
+    return x.unfold(1, side, step).unfold(2, side, step).movedim(3, 5)
+
+
+def _folded(kernel: torch.Tensor, top: int, h: int) -> torch.Tensor:
+    """Move the weights of pixels outside the window to their mirror images inside, in place.
+
+    Args:
+        kernel: (n, rows, columns, t, t, d, d), of a strip of tiles over the whole width.
+        top: first pixel row of the strip.
+        h: pixel rows of the window.
+    """
+    _, rows, columns, t, _, d, _ = kernel.shape
+    for i in range(d // 2):  # pixels from the border
+        out = d // 2 - i  # taps outside
+        ends = (
+            (i, slice(0, out), slice(out + 1, 2 * out + 1)),
+            (-1 - i, slice(d - out, d), slice(d - 1 - 2 * out, d - 1 - out)),
+        )
+        for at, outside, inside in ends:
+            x, y = at % (columns * t), at % h - top
+            parts = [kernel[:, :, x // t, :, x % t]]
+            if 0 <= y < rows * t:
+                parts.append(kernel[:, y // t, :, y % t].mT)
+            for part in parts:
+                part[..., inside] += part[..., outside].flip(-1)
+                part[..., outside] = 0
+    return kernel
+
+
+@cache
+def _resizing(t: int, d: int, device: torch.device) -> tuple[torch.Tensor, int]:
+    """Bicubic doubling, as weights of the small map's cells for each tap of each pixel of a tile.
+
+    Args:
+        t: pixels along a tile's side, even; t / 2 cells of the small map.
+        d: taps along a kernel's side.
+        device: where to put it.
+
+    Returns:
+        (t t, d d, (t / 2 + 2 reach)^2) and reach, the cells beyond the tile that matter.
+    """
+    reach = (d // 2 + 4) // 2
+    size = t // 2 + 4 * reach  # with as much again around, for the border is not alike
+    eye = torch.eye(size, device=device)[None, None]
+    along = F.interpolate(eye, (2 * size, size), mode="bicubic")[0, 0, :, reach:-reach]
+    first = 4 * reach - d // 2
+    along = along[first : first + t + d - 1].unfold(0, d, 1)  # (t, cells, d)
+    table = torch.einsum("yai,xbj->yxijab", along, along)
+    return table.flatten(4).flatten(2, 3).flatten(0, 1), reach
 
 
 def _pointwise(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
