@@ -278,7 +278,7 @@ def slide(
             columns = lefts[first : first + batch]
             crops = np.stack([strip[:, :, x : x + window] for x in columns])
             images = torch.from_numpy(crops).to(encoder.device)
-            cosines = window_cosines(images, encoder, text, upsampler, class_token_weight)
+            cosines = window_cosines(images, encoder, text, upsampler, class_token_weight, columns)
             for x, cosine in zip(columns, cosines.cpu().numpy(), strict=True):
                 total[:, :, x : x + window] += cosine
                 counts[:, x : x + window] += 1
@@ -298,6 +298,7 @@ def window_cosines(
     text: torch.Tensor,
     upsampler: Upsampler,
     class_token_weight: float = -0.3,
+    lefts: list[int] | None = None,
 ) -> torch.Tensor:
     """Cosine of every pixel of the windows with every phrase, plus the weighted global bias.
 
@@ -310,6 +311,7 @@ def window_cosines(
         text: (phrase, dim), normalised.
         upsampler: of make_upsampler.
         class_token_weight: factor of the class token's cosines.
+        lefts: first columns of the windows in the image, if they are pieces of a row of it.
 
     Returns:
         (n, phrase, H, W).
@@ -318,9 +320,8 @@ def window_cosines(
     top, left = (-h % encoder.patch) // 2, (-w % encoder.patch) // 2
     images = F.pad(images, (left, -w % encoder.patch - left, top, -h % encoder.patch - top))
     cells, token = encoder.features(images)
-    # One window at a time from here: what is known of every pixel is large.
-    found = [upsampler(c[None], text, i[None]) for c, i in zip(cells, images, strict=True)]
-    cosines = torch.cat(found)
+    padded = images.shape[-2:] != (h, w)  # not a piece of the image any more
+    cosines = upsampler(cells, text, images, None if padded else lefts)
     if cosines.shape[-2:] != images.shape[-2:]:
         cosines = F.interpolate(cosines, images.shape[-2:], mode="bilinear")
     if token is not None:
