@@ -142,7 +142,9 @@ def vit_features(
     x = tower.ln_pre(torch.cat([first, patches.flatten(2).mT], 1) + positions)
     *blocks, last = tower.transformer.resblocks
     for block in blocks:
-        x = block(x)
+        x = x + block.ls_1(_attend(block.attn, block.ln_1(x), "vanilla"))
+        hidden = block.mlp.gelu(_linear(block.ln_2(x), block.mlp.c_fc.weight, block.mlp.c_fc.bias))
+        x = x + block.ls_2(_linear(hidden, block.mlp.c_proj.weight, block.mlp.c_proj.bias))
     x = last.ls_1(_attend(last.attn, last.ln_1(x), attention))
     x = tower.ln_post(x) @ tower.proj
     token = x[:, 0] if tower.pool_type == "tok" else None  # untrained where patches are averaged
@@ -152,7 +154,7 @@ def vit_features(
 def _attend(module: nn.MultiheadAttention, x: torch.Tensor, attention: str) -> torch.Tensor:
     """Self-attention with the weights of `attention`; several softmaxes are summed, not averaged."""
     heads = (module.num_heads, -1)
-    q, k, v = F.linear(x, module.in_proj_weight, module.in_proj_bias).chunk(3, -1)
+    q, k, v = _linear(x, module.in_proj_weight, module.in_proj_bias).chunk(3, -1)
     q, k, v = (t.unflatten(-1, heads).transpose(1, 2) for t in (q, k, v))
     pairs = {
         "segearth": ((q, q), (k, k), (v, v)),
@@ -162,7 +164,20 @@ def _attend(module: nn.MultiheadAttention, x: torch.Tensor, attention: str) -> t
         "maskclip": (),  # each token sees itself only
     }[attention]
     mixed = sum(F.scaled_dot_product_attention(a, b, v) for a, b in pairs) if pairs else v
-    return module.out_proj(mixed.transpose(1, 2).flatten(2))
+    mixed = mixed.transpose(1, 2).flatten(2)
+    return _linear(mixed, module.out_proj.weight, module.out_proj.bias)
+
+
+def _linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """F.linear of (n, token, channel); on a CPU as a convolution, a fifth faster on an AMD EPYC.
+
+    Torch leaves products of float32 matrices to MKL, and convolutions to oneDNN.
+    """
+    if x.device.type != "cpu":
+        return F.linear(x, weight, bias)
+    rows = x.flatten(0, 1)[None, :, None].permute(0, 3, 1, 2)  # (1, channel, n token, 1)
+    found = F.conv2d(rows, weight[:, :, None, None], bias)
+    return found[0, :, :, 0].T.unflatten(0, x.shape[:2])
 
 
 # --- convolutional towers ----------------------------------------------------------------------
@@ -299,7 +314,7 @@ def slide(
             columns = lefts[first : first + batch]
             crops = np.stack([strip[:, :, x : x + window] for x in columns])
             images = torch.from_numpy(crops).to(encoder.device)
-            cosines = window_cosines(images, encoder, text, upsampler, class_token_weight)
+            cosines = window_cosines(images, encoder, text, upsampler, class_token_weight, columns)
             for x, cosine in zip(columns, cosines.cpu().numpy(), strict=True):
                 total[:, :, x : x + window] += cosine
                 counts[:, x : x + window] += 1
@@ -319,6 +334,7 @@ def window_cosines(
     text: torch.Tensor,
     upsampler: Upsampler,
     class_token_weight: float = -0.3,
+    lefts: list[int] | None = None,
 ) -> torch.Tensor:
     """Cosine of every pixel of the windows with every phrase, plus the weighted global bias.
 
@@ -331,6 +347,7 @@ def window_cosines(
         text: (phrase, dim), normalised.
         upsampler: of make_upsampler.
         class_token_weight: factor of the class token's cosines.
+        lefts: first columns of the windows in the image, if they are pieces of a row of it.
 
     Returns:
         (n, phrase, H, W).
@@ -339,9 +356,8 @@ def window_cosines(
     top, left = (-h % encoder.patch) // 2, (-w % encoder.patch) // 2
     images = F.pad(images, (left, -w % encoder.patch - left, top, -h % encoder.patch - top))
     cells, token = encoder.features(images)
-    # One window at a time from here: what is known of every pixel is large.
-    found = [upsampler(c[None], text, i[None]) for c, i in zip(cells, images, strict=True)]
-    cosines = torch.cat(found)
+    padded = images.shape[-2:] != (h, w)  # not a piece of the image any more
+    cosines = upsampler(cells, text, images, None if padded else lefts)
     if cosines.shape[-2:] != images.shape[-2:]:
         cosines = F.interpolate(cosines, images.shape[-2:], mode="bilinear")
     if token is not None:

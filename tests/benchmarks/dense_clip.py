@@ -2,25 +2,40 @@
 
     python tests/benchmarks/dense_clip.py
 
+with the environment of the workflow (`OMP_WAIT_POLICY`, and `MALLOC_*` of the rule clip_scale).
 Random weights and pictures: they cost as much as real ones. Forward passes and whole steps take
 turns, so that other work on the machine slows both down alike; medians are compared.
+
+    python tests/benchmarks/dense_clip.py --memory
+
+runs the step, with the bundled model, on a scene of 610 x 340 pixels and on one 8 times as tall, and
+compares their peaks of memory.
 """
 
 import argparse
 import math
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import open_clip
 import torch
+from safetensors.torch import save_file
 
+from special_steps import upsample
 from special_steps.clip_model import Clip, load_clip
 from special_steps.clip_scale import Phrases, scale_probabilities
 from special_steps.dense import make_encoder, window_starts
 from special_steps.settings import _bundled_scales
+from special_steps.store import new_store, write_array
 from special_steps.upsample import make_upsampler
 
 CLASSES, BATCH, WINDOW, STRIDE = 8, 8, 224, 112
@@ -90,13 +105,66 @@ def step(clip: Clip, upsampling: str, size: tuple[int, int]) -> Callable[[], obj
     return lambda: list(rows())
 
 
+def all_axes(call: Callable[[], object]) -> Callable[[], object]:
+    """The same without leaving out axes of the features: those of an untrained model are too alike."""
+
+    def work() -> object:
+        with patch.object(upsample, "NEGLIGIBLE", -1):
+            return call()
+
+    return work
+
+
+def peak(folder: Path, size: tuple[int, int], upsampling: str) -> int:
+    """Peak of memory (bytes) of the step as a process of its own, on a random picture."""
+    rng = np.random.default_rng(0)
+    with new_store(folder / "rgb.zarr", step="rgb", settings={}, inputs=[]) as group:
+        write_array(group, "rgb", rng.random((3, *size), np.float32), ("band", "y", "x"))
+        write_array(group, "nodata", np.zeros(size, bool), ("y", "x"))
+    dim = make_encoder(load_clip()).dim
+    text = np.linalg.qr(rng.standard_normal((dim, CLASSES)))[0].T.astype(np.float32)
+    names = [str(i) for i in range(CLASSES)]
+    np.savez(
+        folder / "text.npz",
+        embeddings=text, class_index=np.arange(CLASSES), class_names=names, clip="bundled",
+    )  # fmt: skip
+    save_file(random_jbu(dim), folder / "jbu.safetensors")
+    words = [sys.executable, "-m", "special_steps.clip_scale", "--out", folder / "scale.zarr"]
+    words += ["--rgb", folder / "rgb.zarr", "--text", folder / "text.npz"]
+    words += ["--upsampling", upsampling, "--jbu_weights", folder / "jbu.safetensors"]
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, words)
+    return usage.ru_maxrss * 1024
+
+
+def compare_memory() -> None:
+    """Print the peaks of memory of both scenes and their ratio."""
+    for upsampling in ("bilinear", "guided", "jbu"):
+        peaks = []
+        for times in (1, 8):
+            with tempfile.TemporaryDirectory() as name:
+                peaks.append(peak(Path(name), (times * SCENE[0], SCENE[1]), upsampling))
+        one, eight = (p / 1e9 for p in peaks)
+        print(
+            f"{upsampling}, {SCENE[1]} px wide: {one:.3f} GB {SCENE[0]} px tall, {eight:.3f} GB"
+            f" {8 * SCENE[0]} px tall: {eight / one:.3f} x"
+        )
+
+
 @torch.inference_mode()
 def main() -> None:
     """Print the times of a window and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="turns that count")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--memory", action="store_true", help="peaks of memory, instead of times")
     options = parser.parse_args()
+    if options.memory:
+        compare_memory()
+        return
     # Two rows of eight windows of the enlarged picture.
     size = ((WINDOW + STRIDE) // 2, (WINDOW + 7 * STRIDE) // 2)
     make = {"ViT-B/16": random_vit, "bundled": load_clip}
@@ -110,11 +178,12 @@ def main() -> None:
         work[f"{name}, forward"] = lambda forward=forward: [forward(images) for _ in "12"]
         for upsampling in ("bilinear", "guided", "jbu"):
             work[f"{name}, {upsampling}"] = step(clip, upsampling, size)
+        work[f"{name}, jbu, all axes"] = all_axes(step(clip, "jbu", size))
     found = seconds(work, options.rounds)
     print(f"{device}, {torch.get_num_threads()} threads; a window of {WINDOW} px, median:")
     for name, time_ in found.items():
         floor = found[name.split(",")[0] + ", forward"]
-        print(f"  {name:22s} {1000 * time_ / 16:8.1f} ms   {time_ / floor:5.2f} x its forward pass")
+        print(f"  {name:24s} {1000 * time_ / 16:8.1f} ms   {time_ / floor:5.2f} x its forward pass")
     if len(clips) < 2:
         return
     for what in ("forward", "guided"):

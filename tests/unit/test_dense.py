@@ -5,6 +5,7 @@ from tiny_clip import CONVNEXT, parity_clip, random_clip
 from torch.nn import functional as F
 
 from special_steps import dense
+from special_steps.clip_model import load_clip
 from special_steps.dense import (
     make_encoder,
     resized_positions,
@@ -280,6 +281,17 @@ def test_folded_norms_change_nothing_but_the_rounding(tmp_path, name):
     assert want.std() > 1e-3
     after = tower.state_dict()  # of the model itself, which others use
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def test_fused_norms_change_rounding_only():
+    clip = load_clip()
+    images = torch.rand(2, 3, 64, 96)
+    with torch.inference_mode():
+        wanted, _ = dense.timm_features(clip.model.visual, images)
+    found, _ = make_encoder(clip).features(images)
+    assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    kinds = {type(module).__name__ for module in clip.model.visual.trunk.modules()}
+    assert "BatchNormAct2d" in kinds  # the model itself stays as it is
 
 
 def test_towers_without_dense_features_are_refused(tmp_path):

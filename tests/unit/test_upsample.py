@@ -10,6 +10,7 @@ from special_steps.upsample import (
     guided,
     guided_weights,
     jbu,
+    jbu_filter,
     load_jbu,
     make_upsampler,
 )
@@ -64,18 +65,18 @@ def test_jbu_needs_weights_and_cells(shared):
 
 def upsampled(cells, image):
     """Features by guided upsampling the plain way: (n, channel, y, x)."""
-    n, channels, h, w = cells.shape
+    n, _, h, w = cells.shape
     weights = guided_weights(image, h, w)
-    s = round(weights.shape[2] ** 0.5)
-    out = torch.zeros(n, channels, h * s, w * s)
-    for y in range(h * s):
-        for x in range(w * s):
-            row = weights[:, (y // s) * w + x // s, (y % s) * s + x % s].unflatten(1, (5, 5))
-            for i in range(5):
-                for j in range(5):
-                    a, b = y // s + i - 2, x // s + j - 2
-                    if 0 <= a < h and 0 <= b < w:
-                        out[:, :, y, x] += row[:, None, i, j] * cells[:, :, a, b]
+    s = round(weights.shape[3] ** 0.5)
+    maps = weights.unflatten(3, (s, s)).unflatten(1, (h, w)).permute(0, 3, 1, 4, 2, 5)
+    maps = maps.reshape(n, 25, h * s, w * s)
+    padded = F.pad(cells, (2, 2, 2, 2))
+    out = 0
+    for i in range(5):
+        for j in range(5):
+            near = padded[:, :, i : i + h, j : j + w]
+            near = near.repeat_interleave(s, 2).repeat_interleave(s, 3)
+            out = out + maps[:, 5 * i + j, None] * near
     return out
 
 
@@ -93,13 +94,88 @@ def test_cosines_equal_those_of_upsampled_features():
     def bilinear(x):
         return F.interpolate(x, (12, 16), mode="bilinear")
 
-    found = cosines_of_filter(bilinear, cells, text)
+    def filter_(x, finish):
+        return finish(bilinear(x).permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
+
+    found = make_upsampler("bilinear", (0,) * 3, (1,) * 3)(cells, text, image)
     assert (found - cosines(bilinear(cells), text)).abs().max() < 1e-5
+    found = make_upsampler("none", (0,) * 3, (1,) * 3)(cells, text, image)
+    assert (found - cosines(cells, text)).abs().max() < 1e-5
     weight, bias = torch.randn(40, 40) / 6, torch.randn(40)
-    found = cosines_of_filter(bilinear, cells, text, weight, bias)
+    found = cosines_of_filter(filter_, cells, text, weight, bias)
     up = bilinear(cells)
     up = up + torch.einsum("dc,nchw->ndhw", weight, up) + bias[:, None, None]
     assert (found - cosines(up, text)).abs().max() < 1e-5
+
+
+def random_jbu(dim):
+    """A learned upsampler of the published shape (one module for all stages), untrained."""
+    shapes = {
+        "up.range_proj.0": (32, 3), "up.range_proj.3": (32, 32),
+        "up.fixup_proj.0": (121, 124), "up.fixup_proj.3": (121, 121), "fixup_proj.1": (dim, dim),
+    }  # fmt: skip
+    state = {"up.range_temp": torch.tensor(0.5), "up.sigma_spatial": torch.tensor(0.7)}
+    for name, shape in shapes.items():
+        state[f"{name}.weight"] = torch.randn(*shape, 1, 1) / shape[1] ** 0.5
+        state[f"{name}.bias"] = torch.randn(shape[0]) / 10
+    return state
+
+
+def naive(method, state, cells, image):
+    """Features at every pixel, all channels: the published way."""
+    if method == "bilinear":
+        return F.interpolate(cells, image.shape[-2:], mode="bilinear")
+    return upsampled(cells, image) if method == "guided" else jbu(state, cells, image)
+
+
+@pytest.mark.parametrize("shape", [(14, 14), (7, 5), (3, 8)])
+@pytest.mark.parametrize("method", ["bilinear", "guided", "jbu"])
+def test_cosines_equal_those_of_the_naive_path(method, shape):
+    """Features that are alike, as a ViT's are, and features that are not; 224 px and odd maps."""
+    torch.manual_seed(0)
+    state = random_jbu(64)
+    image = torch.rand(1, 3, *(16 * n for n in shape))
+    text = F.normalize(torch.randn(5, 64), dim=1)
+    upsampler = make_upsampler(method, (0,) * 3, (1,) * 3, state)
+    for offset in (0, 20):
+        cells = torch.randn(1, 64, *shape) + offset * torch.randn(64, 1, 1)
+        found = upsampler(cells, text, image)
+        assert found.shape == (1, 5, *image.shape[-2:])
+        assert (found - cosines(naive(method, state, cells, image), text)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("common", [0.0, 0.3, 3.0])
+def test_negligible_axes_do_not_matter(common):
+    """Features whose principal values fall by a fifth each, as many a trained model's do."""
+    torch.manual_seed(0)
+    state, image = random_jbu(256), torch.rand(1, 3, 224, 224)
+    text = F.normalize(torch.randn(5, 256), dim=1)
+    left, right = (torch.linalg.qr(torch.randn(n, 196))[0] for n in (256, 196))
+    cells = (left * 0.8 ** torch.arange(196)) @ right.T + common * F.normalize(left[:, :1], dim=0)
+    cells = cells.unflatten(1, (14, 14))[None]
+    seen = []
+
+    def filter_(x, finish):
+        seen.append(x.shape[1])
+        return jbu_filter(state, x, image, None, finish)
+
+    weight = 0.1 * state["fixup_proj.1.weight"][:, :, 0, 0]
+    bias = 0.1 * state["fixup_proj.1.bias"]
+    found = cosines_of_filter(filter_, cells, text, weight, bias)
+    assert (found - cosines(jbu(state, cells, image), text)).abs().max() < 1e-4
+    assert seen[0] < 100
+
+
+@pytest.mark.parametrize("lefts", [[0, 32, 48], [3, 19, 100], [0, 64, 69, 133]])
+def test_jbu_of_windows_in_a_row_is_that_of_each(lefts):
+    """What neighbours share is computed once: nothing changes."""
+    torch.manual_seed(0)
+    upsampler = make_upsampler("jbu", (0,) * 3, (1,) * 3, random_jbu(24))
+    image, cells = torch.rand(3, 128, 300), torch.randn(len(lefts), 24, 8, 8)
+    windows = torch.stack([image[:, :, x : x + 128] for x in lefts])
+    text = F.normalize(torch.randn(5, 24), dim=1)
+    found = upsampler(cells, text, windows, lefts)
+    assert (found - upsampler(cells, text, windows)).abs().max() < 1e-5
 
 
 def edge_scene(noise):
