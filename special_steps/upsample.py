@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from special_steps.clip_model import read_state
 from special_steps.errors import UserError
 
-NEGLIGIBLE = 0.005  # share of a window's mean feature, see cosines_of_filter
 TILE = 8  # pixels along a tile's side in jbu, or what divides the window's
 ROWS = 2  # tile rows in a strip, of which a CPU's core does one at a time
 WIDTH = 7  # columns of tiles whose cells its cache holds
@@ -33,8 +32,9 @@ RANGE = 0.1  # its range standard deviation per colour of an RGB image in [0, 1]
 # them, and, if they are a row of an image, their first columns -> cosines (n, phrase, H', W'), where
 # H' x W' is near H x W: 16 h x 16 w for jbu, h x w for none, a whole number times h x w for others.
 Upsampler = Callable[..., torch.Tensor]
-# Filtered features of some pixels (..., channel) -> (..., other channel): what is to be known.
-Finish = Callable[[torch.Tensor], torch.Tensor]
+# Number of a window, and filtered features of some of its pixels (..., channel) -> (..., other
+# channel): what is to be known of them.
+Finish = Callable[[int, torch.Tensor], torch.Tensor]
 
 
 def make_upsampler(
@@ -87,11 +87,8 @@ def cosines_of_filter(
 ) -> torch.Tensor:
     """Cosines with phrases of filtered features f that become f + weight f + bias.
 
-    The filter sees the products with phrases, and coordinates of the features in an orthonormal
-    basis of the window's own cells: fewer channels (at most 197 for 14 x 14 cells), the same lengths.
-    Axes along which no unit vector of weights finds more than NEGLIGIBLE e of a feature, e being the
-    length of the mean one, are left out. At right angles to the others, they would change a length
-    l by a share of at most (NEGLIGIBLE e / l)^2 / 2.
+    The filter sees the coordinates of the features in an orthonormal basis of the window's own
+    cells: fewer channels (at most 197 for 14 x 14 cells), the same lengths and products.
 
     Args:
         filter_: linear, (n, channel, h, w) -> (n, channel, H, W), the same for every channel; to
@@ -104,27 +101,22 @@ def cosines_of_filter(
     Returns:
         (n, phrase, H, W).
     """
+    n, _, h, w = cells.shape
     matrix = cells.flatten(2)  # (n, dim, cell)
-    matrix = matrix + weight @ matrix
-    # The first axis is the bias's, the others are principal ones of what is at right angles to it.
-    axis = F.normalize(bias, dim=0)[:, None]
-    along = axis.T @ matrix  # (n, 1, cell)
-    rest = (matrix - axis @ along).double()
-    squares, axes = torch.linalg.eigh(rest.mT @ rest)  # ascending
-    mean = (matrix.mean(2) + bias).norm(dim=1, keepdim=True)
-    count = int((squares.clamp(min=0).sqrt() > NEGLIGIBLE * mean).sum(1).max())
-    first = squares.shape[1] - count
-    inside = (axes[:, :, first:] * squares[:, None, first:].clamp(min=0).sqrt()).mT.float()
-    channels = torch.cat([along, inside, text @ matrix], 1)
+    # The bias comes first: it is along the first axis of the basis.
+    matrix = torch.cat([bias.expand(n, -1)[..., None], matrix + weight @ matrix], 2)
+    coordinates = torch.linalg.qr(matrix).R
+    axes, count = coordinates.shape[1], len(text)
+    channels = torch.cat([coordinates, text @ matrix], 1)
     channels = F.pad(channels, (0, 0, 0, -channels.shape[1] % 16))  # whole registers: 10 % faster
-    shift, phrases = bias.norm(), slice(1 + count, 1 + count + len(text))
 
-    def finish(pixels: torch.Tensor) -> torch.Tensor:
-        pixels[..., 0] += shift
-        lengths = torch.linalg.vector_norm(pixels[..., : 1 + count], dim=-1, keepdim=True)
-        return (pixels[..., phrases] + text @ bias) / lengths.clamp(min=1e-12)
+    def finish(i: int, pixels: torch.Tensor) -> torch.Tensor:
+        pixels[..., 0] += channels[i, 0, 0]
+        products = pixels[..., axes : axes + count] + channels[i, axes : axes + count, 0]
+        lengths = torch.linalg.vector_norm(pixels[..., :axes], dim=-1, keepdim=True)
+        return products / lengths.clamp(min=1e-12)
 
-    return filter_(channels.unflatten(2, cells.shape[2:]), finish)
+    return filter_(channels[:, :, 1:].unflatten(2, (h, w)), finish)
 
 
 # --- bilinear and guided: few cells around each pixel ------------------------------------------
@@ -328,7 +320,7 @@ def jbu_filter(
     return source.permute(0, 3, 1, 2)
 
 
-def _unchanged(pixels: torch.Tensor) -> torch.Tensor:
+def _unchanged(_: int, pixels: torch.Tensor) -> torch.Tensor:
     return pixels
 
 
@@ -413,7 +405,7 @@ def _double(
             for left in range(0, columns, width):
                 some = slice(left, left + width)
                 near = values[:, some].flatten(2, 3).flatten(0, 1)  # (tile, taps, channel)
-                pixels = finish(_spread(kernels[:, :, :, some]) @ near)  # (tile, t t, channel)
+                pixels = finish(i, _spread(kernels[:, :, :, some]) @ near)  # (tile, t t, channel)
                 pieces.append(pixels.view(*own.shape[:1], -1, t, t, pixels.shape[-1]))
             maps.append(torch.cat(pieces, 1).transpose(1, 2).flatten(2, 3).flatten(0, 1))
         return torch.stack(maps)

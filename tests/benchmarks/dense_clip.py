@@ -23,14 +23,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import open_clip
 import torch
 from safetensors.torch import save_file
 
-from special_steps import upsample
 from special_steps.clip_model import Clip, load_clip
 from special_steps.clip_scale import Phrases, scale_probabilities
 from special_steps.dense import make_encoder, window_starts
@@ -105,16 +103,6 @@ def step(clip: Clip, upsampling: str, size: tuple[int, int]) -> Callable[[], obj
     return lambda: list(rows())
 
 
-def all_axes(call: Callable[[], object]) -> Callable[[], object]:
-    """The same without leaving out axes of the features: those of an untrained model are too alike."""
-
-    def work() -> object:
-        with patch.object(upsample, "NEGLIGIBLE", -1):
-            return call()
-
-    return work
-
-
 def peak(folder: Path, size: tuple[int, int], upsampling: str) -> int:
     """Peak of memory (bytes) of the step as a process of its own, on a random picture."""
     rng = np.random.default_rng(0)
@@ -178,12 +166,11 @@ def main() -> None:
         work[f"{name}, forward"] = lambda forward=forward: [forward(images) for _ in "12"]
         for upsampling in ("bilinear", "guided", "jbu"):
             work[f"{name}, {upsampling}"] = step(clip, upsampling, size)
-        work[f"{name}, jbu, all axes"] = all_axes(step(clip, "jbu", size))
     found = seconds(work, options.rounds)
     print(f"{device}, {torch.get_num_threads()} threads; a window of {WINDOW} px, median:")
     for name, time_ in found.items():
         floor = found[name.split(",")[0] + ", forward"]
-        print(f"  {name:24s} {1000 * time_ / 16:8.1f} ms   {time_ / floor:5.2f} x its forward pass")
+        print(f"  {name:22s} {1000 * time_ / 16:8.1f} ms   {time_ / floor:5.2f} x its forward pass")
     if len(clips) < 2:
         return
     for what in ("forward", "guided"):

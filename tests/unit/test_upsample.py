@@ -10,7 +10,6 @@ from special_steps.upsample import (
     guided,
     guided_weights,
     jbu,
-    jbu_filter,
     load_jbu,
     make_upsampler,
 )
@@ -95,7 +94,8 @@ def test_cosines_equal_those_of_upsampled_features():
         return F.interpolate(x, (12, 16), mode="bilinear")
 
     def filter_(x, finish):
-        return finish(bilinear(x).permute(0, 2, 3, 1).contiguous()).permute(0, 3, 1, 2)
+        pixels = bilinear(x).permute(0, 2, 3, 1)
+        return torch.stack([finish(i, p) for i, p in enumerate(pixels)]).permute(0, 3, 1, 2)
 
     found = make_upsampler("bilinear", (0,) * 3, (1,) * 3)(cells, text, image)
     assert (found - cosines(bilinear(cells), text)).abs().max() < 1e-5
@@ -142,28 +142,6 @@ def test_cosines_equal_those_of_the_naive_path(method, shape):
         found = upsampler(cells, text, image)
         assert found.shape == (1, 5, *image.shape[-2:])
         assert (found - cosines(naive(method, state, cells, image), text)).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("common", [0.0, 0.3, 3.0])
-def test_negligible_axes_do_not_matter(common):
-    """Features whose principal values fall by a fifth each, as many a trained model's do."""
-    torch.manual_seed(0)
-    state, image = random_jbu(256), torch.rand(1, 3, 224, 224)
-    text = F.normalize(torch.randn(5, 256), dim=1)
-    left, right = (torch.linalg.qr(torch.randn(n, 196))[0] for n in (256, 196))
-    cells = (left * 0.8 ** torch.arange(196)) @ right.T + common * F.normalize(left[:, :1], dim=0)
-    cells = cells.unflatten(1, (14, 14))[None]
-    seen = []
-
-    def filter_(x, finish):
-        seen.append(x.shape[1])
-        return jbu_filter(state, x, image, None, finish)
-
-    weight = 0.1 * state["fixup_proj.1.weight"][:, :, 0, 0]
-    bias = 0.1 * state["fixup_proj.1.bias"]
-    found = cosines_of_filter(filter_, cells, text, weight, bias)
-    assert (found - cosines(jbu(state, cells, image), text)).abs().max() < 1e-4
-    assert seen[0] < 100
 
 
 @pytest.mark.parametrize("lefts", [[0, 32, 48], [3, 19, 100], [0, 64, 69, 133]])
