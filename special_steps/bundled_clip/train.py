@@ -71,7 +71,7 @@ def export(model: open_clip.CLIP, out: Path) -> None:
 def train(
     aerial: Path,
     out: Path,
-    seconds: float = 6000,
+    seconds: float = 8400,
     text_seconds: float = 1500,
     seed: int = 0,
     stages: tuple[str, ...] = STAGES,
@@ -114,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--aerial", type=Path, required=True, help="folder of the image archives")
     parser.add_argument("--out", type=Path, required=True, help="folder for caches and weights")
-    parser.add_argument("--seconds", type=float, default=6000, help="time for the image tower")
+    parser.add_argument("--seconds", type=float, default=8400, help="time for the image tower")
     parser.add_argument("--text-seconds", type=float, default=1500, help="time for the text tower")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
