@@ -315,8 +315,9 @@ def parallel_scan(
     s = F.softplus(delta + delta_bias)
     decay = torch.exp(s[..., None] * A)
     h = (s * u)[..., None] * B[:, :, None, :]
-    if state is not None and u.shape[1]:
-        h = torch.cat([h[:, :1] + decay[:, :1] * state[:, None], h[:, 1:]], 1)
+    if u.shape[1]:  # from zeros too: then all inputs have a gradient
+        start = 0.0 if state is None else state[:, None]
+        h = torch.cat([h[:, :1] + decay[:, :1] * start, h[:, 1:]], 1)
     h = _recurrence(decay, h)
     y = torch.einsum("bldn,bln->bld", h, C) + u * D
     last = None if state is None else (h[:, -1] if u.shape[1] else state)

@@ -40,6 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tokens", type=int, nargs="?", default=207_400, help="610 x 340 pixels")
     length = parser.parse_args().tokens
+    if kernels() is None:
+        raise SystemExit("this measures the compiled kernels: install a C++ compiler first")
     threads = torch.get_num_threads()
     torch.manual_seed(0)
     shape = {"u": CHANNELS, "delta": CHANNELS, "B": STATES, "C": STATES, "z": CHANNELS}

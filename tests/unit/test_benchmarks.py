@@ -3,17 +3,21 @@
 import os
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from special_steps.scan import kernels
+
 ROOT = Path(__file__).resolve().parents[2]
+compiled = pytest.mark.skipif(kernels() is None, reason="needs a C++ compiler")
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "told"),
     [
-        ("scan", ["500"], "x the floor"),
+        pytest.param("scan", ["500"], "x the floor", marks=compiled),
         ("training", ["16", "12", "8", "--rounds", "1"], "peak memory"),
         ("dense_clip", ["--help"], "turns that count"),  # a whole run takes minutes
     ],
@@ -24,3 +28,19 @@ def test_it_runs(name, arguments, told):
     done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert told in done.stdout
+
+
+def test_overhead_of_a_finished_run(tmp_path):
+    """One job of 10 s, of which the step itself worked 8 s, in a run of 12 s."""
+    start = datetime.now() - timedelta(seconds=12)
+    for name, text in (
+        (f".snakemake/log/{start:%Y-%m-%dT%H%M%S}.000000.snakemake.log", ""),
+        ("benchmarks/demo/rgb.tsv", "s\th:m:s\n10.0\t0:00:10\n"),
+        ("logs/demo/rgb.log", "12:00:00 done in 8.0 s\n"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    words = [sys.executable, ROOT / "tests" / "benchmarks" / "overhead.py", tmp_path]
+    told = subprocess.run(words, text=True, capture_output=True, check=True).stdout
+    assert "1 jobs: 10 s, of which their steps' own work 8 s" in told
+    assert "start and imports: 20 % of the jobs' time" in told
