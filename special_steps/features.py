@@ -92,7 +92,10 @@ def features(
     height = len(nodata)
 
     def read(rows: slice) -> np.ndarray:
-        return array[:, rows][good]
+        bands = array[:, rows]
+        return (
+            bands if len(good) == len(bands) else bands[good]
+        )  # no second copy where all are good
 
     def values() -> Iterator[np.ndarray]:
         for rows in tile_rows(height):
@@ -107,6 +110,7 @@ def features(
                 stretch(bands, limits)
                 bands[:, nodata[rows]] = 0
             yield bands
+            del bands  # before the next ones are read
 
     with new_store(
         out,

@@ -23,6 +23,8 @@ from special_steps import __version__
 from special_steps.errors import UserError
 
 TILE = 256  # pixels along y and x of a chunk
+# zarr's threads hold a chunk each, and their memory stays with the process: two, not four more than there are cores
+zarr.config.set({"threading.max_workers": 2})
 PACKAGES = ("numpy", "zarr", "torch", "open_clip_torch", "scikit-learn", "rasterio")
 DTYPES = {"nodata": "bool", "labels": "uint8"}  # by array name; the others are float32
 
@@ -203,7 +205,8 @@ def write_strips(array: zarr.Array, strips: Iterable[np.ndarray]) -> None:
             rows = held[0] if len(held) == 1 else np.concatenate(held, -2)
             whole = rows.shape[-2] // TILE * TILE
             array[..., y : y + whole, :] = rows[..., :whole, :]
-            held, y = [rows[..., whole:, :]], y + whole
+            held, y = [rows[..., whole:, :].copy()], y + whole
+            del strip, rows  # before the next one is made
     if held:
         rows = np.concatenate(held, -2)
         array[..., y : y + rows.shape[-2], :] = rows
