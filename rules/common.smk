@@ -61,11 +61,9 @@ def flags(options):
 
 def data_file(path):
     """A scene's file: absolute as it is; the demo's, which a rule makes; else from the data folder."""
-    return (
-        path
-        if path.startswith(DEMO)
-        else os.path.normpath(os.path.join(settings["data"], path))
-    )
+    if path.startswith(DEMO):
+        return path
+    return os.path.normpath(os.path.join(settings["data"], path))
 
 
 def data_files(paths):

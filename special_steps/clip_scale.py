@@ -17,7 +17,7 @@ from special_steps.cli import run
 from special_steps.clip_model import load_clip
 from special_steps.dense import Encoder, make_encoder, slide
 from special_steps.errors import UserError
-from special_steps.store import TILE, create_array, new_store, open_store, write_strips
+from special_steps.store import create_array, new_store, open_store, tile_rows, write_strips
 from special_steps.upsample import Upsampler, load_jbu, make_upsampler
 
 log = logging.getLogger("special")
@@ -47,8 +47,8 @@ def mean_colour(image: zarr.Array, nodata: np.ndarray) -> np.ndarray:
     if nodata.all():
         raise UserError("the scene has no valid pixel: every pixel is masked as no-data")
     total = np.zeros(3)
-    for y in range(0, len(nodata), TILE):
-        total += image[:, y : y + TILE][:, ~nodata[y : y + TILE]].sum(1, dtype=np.float64)
+    for rows in tile_rows(len(nodata)):
+        total += image[:, rows][:, ~nodata[rows]].sum(1, dtype=np.float64)
     return (total / (~nodata).sum()).astype(np.float32)[:, None, None]
 
 

@@ -250,9 +250,8 @@ def _folded(tower: TimmModel, clip: Clip) -> TimmModel:
     for conv, norm in pairs:
         numbers = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *numbers)
-        tower.trunk.set_submodule(
-            names[norm], getattr(norm, "act", nn.Identity())
-        )  # timm's have one
+        activation = getattr(norm, "act", nn.Identity())  # part of timm's norms
+        tower.trunk.set_submodule(names[norm], activation)
     return tower
 
 

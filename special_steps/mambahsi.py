@@ -128,11 +128,9 @@ class Mamba(nn.Module):
 
         So training needs memory for the block's input and output, not for the tensors between them.
         """
-        before = state = None
-        parts = _segments(tokens.shape, self.conv1d.kernel_size[0], SEGMENT // SHORTER)
-        if len(parts) > 1 and parts[0][0] == parts[1][0]:
-            before = tokens.new_zeros(len(tokens), self.conv1d.kernel_size[0] - 1, len(self.D))
-            state = tokens.new_zeros(len(tokens), *self.A_log.shape)
+        taps = self.conv1d.kernel_size[0]
+        parts = _segments(tokens.shape, taps, SEGMENT // SHORTER)
+        before, state = _beginning(tokens, parts, taps, self.A_log)
         outputs = []
         for part in parts:
             output, before, state = self._recomputed(tokens[part], before, state)
@@ -173,6 +171,19 @@ def _segments(shape: torch.Size, taps: int, values: int) -> list[tuple[slice, sl
     return [(slice(0, sequences), slice(i, i + step)) for i in range(0, length, step)]
 
 
+def _beginning(
+    tokens: Tensor, parts: list[tuple[slice, slice]], taps: int, A: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """What the convolution and the scan (A: channel, state) see before the first token, in place of the segment before.
+
+    None where there is none to follow: one segment is all, or segments are of sequences.
+    """
+    if len(parts) == 1 or parts[0][0] != parts[1][0]:
+        return None, None
+    before = tokens.new_zeros(len(tokens), taps - 1, len(A))
+    return before, tokens.new_zeros(len(tokens), *A.shape)
+
+
 class _Compiled(torch.autograd.Function):
     """Mamba's block by the kernels of `scan.py`, in segments so short that their inner tensors take little memory.
 
@@ -184,10 +195,7 @@ class _Compiled(torch.autograd.Function):
         weights = _prepared(*weights)
         _, conv, conv_bias, _, _, _, A, _, out_proj = weights
         ctx.parts = _segments(tokens.shape, len(conv), SEGMENT)
-        before = state = None
-        if len(ctx.parts) > 1 and ctx.parts[0][0] == ctx.parts[1][0]:
-            before = tokens.new_zeros(len(tokens), len(conv) - 1, len(conv_bias))
-            state = tokens.new_zeros(len(tokens), *A.shape)
+        before, state = _beginning(tokens, ctx.parts, len(conv), A)
         output = tokens.new_empty(tokens.shape)
         saved = []
         for part in ctx.parts:

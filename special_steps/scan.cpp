@@ -924,7 +924,6 @@ void keep_memory() {
 #endif
 }
 
-
 // Values of Scan.kept: the states before each tile of a sequence; none where one tile is all.
 int64_t kept_values(const Scan* scan) {
     const Plan plan(*scan);

@@ -180,9 +180,8 @@ def _scan_call(inputs: tuple[Tensor | None, ...], threads: int) -> _ScanCall:
     """Sizes, layout and inputs of a scan."""
     u, delta, A, B, C, D, z, delta_bias, state = inputs
     sequences, length, channels = u.shape
-    width = (
-        kernels().lanes()
-    )  # channels in a vector: no more than there are, and enough vectors for all threads
+    # channels in a vector: no more than there are, and enough vectors for all threads
+    width = kernels().lanes()
     while width // 2 >= channels or (
         sequences < threads and width > 1 and -(-channels // width) < threads
     ):

@@ -60,9 +60,8 @@ def device() -> torch.device:
         return torch.device("cuda")
     log.info("no GPU found: training on the CPU (%d threads)", torch.get_num_threads())
     torch.use_deterministic_algorithms(True)  # an interrupted run resumes to the same bits
-    torch.utils.deterministic.fill_uninitialized_memory = (
-        False  # whatever is read was written before
-    )
+    # whatever is read was written before
+    torch.utils.deterministic.fill_uninitialized_memory = False
     return torch.device("cpu")
 
 

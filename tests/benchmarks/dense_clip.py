@@ -55,10 +55,10 @@ def random_jbu(dim: int) -> dict[str, torch.Tensor]:
         "up.range_proj.0": (32, 3), "up.range_proj.3": (32, 32),
         "up.fixup_proj.0": (121, 124), "up.fixup_proj.3": (121, 121), "fixup_proj.1": (dim, dim),
     }  # fmt: skip
-    state = {"up.range_temp": torch.tensor(0.0), "up.sigma_spatial": torch.tensor(1.0)}
+    state = {"up.range_temp": torch.tensor(0.5), "up.sigma_spatial": torch.tensor(0.7)}
     for name, shape in shapes.items():
         state[f"{name}.weight"] = torch.randn(*shape, 1, 1) / shape[1] ** 0.5
-        state[f"{name}.bias"] = torch.zeros(shape[0])
+        state[f"{name}.bias"] = torch.randn(shape[0]) / 10
     return state
 
 

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 from scipy.io import loadmat, savemat
 
-from special_steps import ingest as module
+from special_steps import store
 from special_steps.errors import UserError
 from special_steps.ingest import (
     choose_wavelengths,
@@ -64,9 +64,7 @@ def test_row_blocks_join_without_seams(tmp_path, monkeypatch, cube):
     cube[1, 4, 2] = np.nan
     path = make(tmp_path, cube)
     once = run_ingest(tmp_path, path, wavelengths=NM)
-    monkeypatch.setattr(
-        module, "tile_rows", lambda n: [slice(y, min(y + 4, n)) for y in range(0, n, 4)]
-    )
+    monkeypatch.setattr(store, "TILE", 4)
     twice = run_ingest(tmp_path, path, wavelengths=NM)
     np.testing.assert_array_equal(once[0], twice[0])
     np.testing.assert_array_equal(once[1], twice[1])

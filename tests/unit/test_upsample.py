@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from dense_clip import random_jbu
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
@@ -106,19 +107,6 @@ def test_cosines_equal_those_of_upsampled_features():
     up = bilinear(cells)
     up = up + torch.einsum("dc,nchw->ndhw", weight, up) + bias[:, None, None]
     assert (found - cosines(up, text)).abs().max() < 1e-5
-
-
-def random_jbu(dim):
-    """A learned upsampler of the published shape (one module for all stages), untrained."""
-    shapes = {
-        "up.range_proj.0": (32, 3), "up.range_proj.3": (32, 32),
-        "up.fixup_proj.0": (121, 124), "up.fixup_proj.3": (121, 121), "fixup_proj.1": (dim, dim),
-    }  # fmt: skip
-    state = {"up.range_temp": torch.tensor(0.5), "up.sigma_spatial": torch.tensor(0.7)}
-    for name, shape in shapes.items():
-        state[f"{name}.weight"] = torch.randn(*shape, 1, 1) / shape[1] ** 0.5
-        state[f"{name}.bias"] = torch.randn(shape[0]) / 10
-    return state
 
 
 def naive(method, state, cells, image):
