@@ -313,7 +313,7 @@ def slide(
             columns = lefts[first : first + batch]
             crops = np.stack([strip[:, :, x : x + window] for x in columns])
             images = torch.from_numpy(crops).to(encoder.device)
-            cosines = window_cosines(images, encoder, text, upsampler, class_token_weight, columns)
+            cosines = window_cosines(images, encoder, text, upsampler, class_token_weight)
             for x, cosine in zip(columns, cosines.cpu().numpy(), strict=True):
                 total[:, :, x : x + window] += cosine
                 counts[:, x : x + window] += 1
@@ -333,7 +333,6 @@ def window_cosines(
     text: torch.Tensor,
     upsampler: Upsampler,
     class_token_weight: float = -0.3,
-    lefts: list[int] | None = None,
 ) -> torch.Tensor:
     """Cosine of every pixel of the windows with every phrase, plus the weighted global bias.
 
@@ -346,7 +345,6 @@ def window_cosines(
         text: (phrase, dim), normalised.
         upsampler: of make_upsampler.
         class_token_weight: factor of the class token's cosines.
-        lefts: first columns of the windows in the image, if they are pieces of a row of it.
 
     Returns:
         (n, phrase, H, W).
@@ -355,8 +353,7 @@ def window_cosines(
     top, left = (-h % encoder.patch) // 2, (-w % encoder.patch) // 2
     images = F.pad(images, (left, -w % encoder.patch - left, top, -h % encoder.patch - top))
     cells, token = encoder.features(images)
-    padded = images.shape[-2:] != (h, w)  # not a piece of the image any more
-    cosines = upsampler(cells, text, images, None if padded else lefts)
+    cosines = upsampler(cells, text, images)
     if cosines.shape[-2:] != images.shape[-2:]:
         cosines = F.interpolate(cosines, images.shape[-2:], mode="bilinear")
     if token is not None:

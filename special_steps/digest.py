@@ -38,7 +38,7 @@ def _imports(path: Path) -> frozenset[Path]:
 
 
 def closure(module: str) -> list[Path]:
-    """Files that `special_steps.<module>` runs, itself first, then sorted; with a module comes its C++ source.
+    """Files that `special_steps.<module>` runs, itself first, then sorted; with a module comes its C++.
 
     Raises:
         ValueError: when there is no such module.
@@ -51,7 +51,8 @@ def closure(module: str) -> list[Path]:
         new = _imports(todo.pop()) - found
         found |= new
         todo += new
-    compiled = {source for path in found if (source := path.with_suffix(".cpp")).is_file()}
+    beside = (path.with_suffix(suffix) for path in found for suffix in (".cpp", ".h"))
+    compiled = {source for source in beside if source.is_file()}
     return [start, *sorted(found - {start} | compiled)]
 
 

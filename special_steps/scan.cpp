@@ -22,57 +22,29 @@
 // The work is cut into as many fixed parts as there are threads, by sequences or by channels, and sums over parts are
 // taken in their order: results are a function of the number of threads only.
 
-#include <algorithm>
-#include <atomic>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <thread>
-#include <tuple>
-#include <utility>
-#include <vector>
+#include "native.h"
 
-#if defined(__AVX__)
-#include <immintrin.h>
-#endif
+#include <tuple>
+
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif
 
-#if defined(__AVX512F__)
-#define BYTES 64
-#elif defined(__AVX__)
-#define BYTES 32
-#else
-#define BYTES 16
-#endif
-
 namespace {
 
-typedef int64_t Int;
-typedef float Vector __attribute__((vector_size(BYTES)));
-typedef int32_t Mask __attribute__((vector_size(BYTES)));
-typedef float Unaligned __attribute__((vector_size(BYTES), aligned(4), may_alias));
-
-constexpr Int LANES = BYTES / 4;
 constexpr Int STEPS = 16;         // tokens of a tile
 constexpr Int FLUSH = 32;         // float32 sums over time go into float64 ones every so many tiles
 constexpr Int SPAN = 128;         // tiles between two sums over parts
 constexpr Int CONV_TILE = 1024;  // values of a tile of the convolution
 constexpr Int OUTER_ROWS = 128;  // rows of a tile of an outer product
-constexpr float LOG2E = 1.4426950408889634f, LN2 = 0.6931471805599453f;
+constexpr float LN2 = 0.6931471805599453f;
 
-#define INLINE inline __attribute__((always_inline))
-
-INLINE Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
-INLINE void store(float* p, Vector v) { *reinterpret_cast<Unaligned*>(p) = v; }
 INLINE void copy(float* to, const float* from, Int count) {  // short rows: without the call of memcpy
     for (; count >= LANES; count -= LANES, to += LANES, from += LANES) store(to, load(from));
     if (LANES > 8 && count & 8) std::memcpy(to, from, 32), to += 8, from += 8;
     if (LANES > 4 && count & 4) std::memcpy(to, from, 16), to += 4, from += 4;
     for (count &= 3; count > 0; count--) *to++ = *from++;
 }
-INLINE Vector all(float x) { return x - Vector{}; }
 
 template <Int... i>
 INLINE Vector pick(Vector a, Vector b, std::integer_sequence<Int, i...>) {  // lanes i of a and b, one after the other
@@ -151,32 +123,6 @@ INLINE Vector folded(Vector v) {
         return folded<W, half / 2>(v + pick(v, v, lanes_of<1, half, half>(Lanes{})));
 }
 
-// max(x, low), or x where that is a NaN. (Compilers make two slower instructions of the comparison.)
-INLINE Vector at_least(Vector low, Vector x) {
-#if defined(__AVX512F__)
-    return _mm512_max_ps(low, x);
-#elif defined(__AVX__)
-    return _mm256_max_ps(low, x);
-#else
-    return x < low ? low : x;
-#endif
-}
-
-// 2**x for |x| < 127 (below: about 0), relative error 1e-7, exactly 1 at 0; a NaN stays one.
-// 2**x = 2**r 2**f with r = round(x): 2**f = 1 + f P(f) by a minimax polynomial, 2**r by the exponent bits.
-INLINE Vector exp2(Vector x) {
-    x = at_least(all(-126.0f), x);
-    const Vector shifted = x + 12582912.0f;  // 1.5 * 2**23: the last bits hold the rounded number
-    const Vector f = x - (shifted - 12582912.0f);
-    Vector p = 0.0001546973047f * f + 0.001339086686f;
-    p = p * f + 0.009618030785f;
-    p = p * f + 0.05550357105f;
-    p = p * f + 0.2402265108f;
-    p = p * f + 0.693147188f;
-    p = p * f + 1.0f;
-    return (Vector)((Mask)p + ((Mask)shifted << 23));
-}
-
 // log(1 + w) for w in [0, 1], relative error 1e-7: 2 artanh(v) with v = w / (2 + w), odd in v.
 INLINE Vector log1p(Vector w) {
     const Vector v = w / (2.0f + w), z = v * v;
@@ -195,18 +141,6 @@ INLINE Vector sigmoid(Vector x) {
 
 INLINE Vector softplus(Vector x, Vector w) { return (x < 0.0f ? all(0.0f) : x) + log1p(w); }  // w = exp(-|x|)
 
-// Zeroed memory for vectors, handed out piece by piece.
-class Scratch {
-    std::vector<std::unique_ptr<float[]>> pieces;
-
-  public:
-    float* take(Int count) {
-        pieces.emplace_back(new float[count + 2 * LANES]());
-        const auto at = reinterpret_cast<uintptr_t>(pieces.back().get());
-        return reinterpret_cast<float*>((at + BYTES - 1) / BYTES * BYTES);
-    }
-};
-
 // Values from first to last of `count` that part i of `parts` has.
 std::pair<Int, Int> cut(Int count, Int parts, Int i) { return {count * i / parts, count * (i + 1) / parts}; }
 
@@ -222,14 +156,6 @@ class Barrier {
         while (arrived.load() < all) std::this_thread::yield();
     }
 };
-
-template <class Work>
-void in_threads(Int parts, const Work& work) {
-    std::vector<std::thread> others;
-    for (Int i = 1; i < parts; i++) others.emplace_back(work, i);
-    work(0);
-    for (auto& thread : others) thread.join();
-}
 
 }  // namespace
 

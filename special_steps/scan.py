@@ -1,110 +1,28 @@
 """Selective scan and causal convolution on the CPU: the two loops inside a Mamba block.
 
 Both are autograd functions over token-major float32 tensors (sequence, token, channel), with kernels in `scan.cpp`
-that are compiled for this machine, at environment time or else on first use. Without a compiler plain torch does the
-work, much slower. Results are equal bit for bit as long as `torch.get_num_threads()` is.
+that are compiled for this machine. Without a compiler plain torch does the work, much slower. Results are equal bit
+for bit as long as `torch.get_num_threads()` is.
 """
 
 import ctypes
-import hashlib
-import logging
-import os
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-log = logging.getLogger("special")
-
-SOURCE = Path(__file__).with_suffix(".cpp")
-# No -ffast-math: the exponential relies on rounding, and a NaN in the input must reach the loss and be seen there.
-FLAGS = (
-    "-std=c++17 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-strict-aliasing "
-    "-shared -fPIC -pthread"
-)
-SLOWER = 8  # measured: how many times longer a training iteration takes without a compiler
-
-
-def _processor() -> str:
-    """What binaries depend on: kind and features of the processor, and the C library."""
-    found = [platform.system(), platform.machine(), *platform.libc_ver()]
-    try:
-        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
-    except OSError:
-        return repr([*found, platform.processor()])
-    names = ("model name", "flags", "Features")
-    return repr(found + [line for line in first.splitlines() if line.startswith(names)])
-
-
-def _compile(target: Path, compiler: str) -> None:
-    """Compile `scan.cpp` to `target`, which is there whole or not at all.
-
-    Raises:
-        OSError: the compiler can't be run or the file can't be written.
-        subprocess.CalledProcessError: the compiler failed; `stderr` says why.
-    """
-    log.info("compiling the scan for this processor, once (some seconds)")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as aside:
-        new = Path(aside, target.name)
-        own = shlex.split(os.environ.get("CXXFLAGS", ""))
-        command = [*shlex.split(compiler), *FLAGS.split(), *own, str(SOURCE), "-o", str(new)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        new.replace(target)
-
-
-def _find_compiler() -> str | None:
-    names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-    return next((n for n in names if n and shutil.which(shlex.split(n)[0])), None)
+from special_steps import native
 
 
 @cache
 def kernels() -> ctypes.CDLL | None:
-    """The compiled kernels: from the user's cache, else compiled now; None, with a warning, where that fails.
-
-    The file's name is a digest of source, flags and processor: the nodes of a cluster that share a home never run
-    each other's binaries. The compiler's version is not in it: nodes without a compiler use what others of their
-    kind compiled.
-    """
-    asked = [os.environ.get(name, "") for name in ("CXX", "CXXFLAGS")]
-    key = hashlib.sha256(SOURCE.read_bytes() + repr([FLAGS, asked, _processor()]).encode())
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "special")
-    path = folder / f"scan-{key.hexdigest()[:16]}.so"
-    slow = f"training runs about {SLOWER} times slower"
-    try:
-        if not path.exists():
-            compiler = _find_compiler()
-            if compiler is None:
-                log.warning(
-                    "no C++ compiler found (looked for $CXX, c++, g++, clang++): %s; install one, e.g. apt install g++",
-                    slow,
-                )
-                return None
-            _compile(path, compiler)
-        library = ctypes.CDLL(str(path))
-    except subprocess.CalledProcessError as error:
-        reason = next((s for s in error.stderr.splitlines() if "error" in s), error.stderr[-300:])
-        log.warning(
-            "the C++ compiler failed (%s): %s; set CXX to another one, e.g. g++", reason, slow
-        )
-        return None
-    except OSError as error:
-        log.warning(
-            "the compiled scan can't be stored or loaded (%s): %s; set XDG_CACHE_HOME to a folder that can be written "
-            "and run from", error, slow,
-        )  # fmt: skip
-        return None
-    for name in ("lanes", "kept_values"):
-        getattr(library, name).restype = ctypes.c_int64
-    library.keep_memory()
+    """The compiled kernels, or None: see `native`."""
+    library = native.kernels("scan")
+    if library is not None:
+        for name in ("lanes", "kept_values"):
+            getattr(library, name).restype = ctypes.c_int64
+        library.keep_memory()
     return library
 
 
@@ -114,15 +32,10 @@ class _Rows(ctypes.Structure):
     _fields_ = [("data", ctypes.c_void_p), ("sequence", ctypes.c_int64), ("token", ctypes.c_int64)]
 
 
-def _fields(integers: str, *rest: tuple[str, Any]) -> list[tuple[str, Any]]:
-    fields = [(name, ctypes.c_int64) for name in integers.split()]
-    return fields + [(name, kind) for names, kind in rest for name in names.split()]
-
-
 class _ScanCall(ctypes.Structure):
     """`Scan` in scan.cpp."""
 
-    _fields_ = _fields(
+    _fields_ = native.fields(
         "sequences length channels states width threads",
         ("u delta z B C out", _Rows),
         ("A D bias initial last kept", ctypes.c_void_p),
@@ -134,7 +47,7 @@ class _ScanCall(ctypes.Structure):
 class _ConvCall(ctypes.Structure):
     """`Conv` in scan.cpp."""
 
-    _fields_ = _fields(
+    _fields_ = native.fields(
         "sequences length channels taps threads",
         ("x out grad_out dx", _Rows),
         ("weight bias before dbefore dweight dbias", ctypes.c_void_p),
@@ -145,7 +58,7 @@ class _ProductCall(ctypes.Structure):
     """`Product` in scan.cpp."""
 
     _fields_ = [
-        *_fields("rows inner columns threads add"),
+        *native.fields("rows inner columns threads add"),
         *((name, kind) for tensor in ("left", "right", "out")
           for name, kind in ((tensor, ctypes.c_void_p), (f"{tensor}_row", ctypes.c_int64))),
         ("sums", ctypes.c_void_p),
@@ -436,8 +349,3 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
     call.left_row, call.right_row = x.stride(1), y.stride(1)
     kernels().outer(ctypes.byref(call))
     return sums.sum(0).float()
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="special: %(message)s")
-    kernels()

@@ -6,35 +6,33 @@ feature channels at every pixel: the products with the phrases and the lengths f
 is that of the plain way, up to rounding (tests/unit/test_upsample.py).
 """
 
+import ctypes
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional as F
 
+from special_steps import native
 from special_steps.clip_model import read_state
 from special_steps.errors import UserError
 
-TILE = 8  # pixels along a tile's side in jbu, or what divides the window's
-ROWS = 2  # tile rows in a strip, of which a CPU's core does one at a time
-WIDTH = 7  # columns of tiles whose cells its cache holds
+TILE = 8  # pixels along a tile's side in jbu without its kernel, or what divides the window's
+BLOCK = (2, 7)  # rows and columns of such tiles that a CPU's core does at a time
 METHODS = ("bilinear", "guided", "jbu", "none")
 REACH = 2  # cells that the guided filter looks at in each direction: 5 x 5
 SPATIAL = 0.6  # its spatial standard deviation in cells: between bilinear's 0.41 and visible blur
 RANGE = 0.1  # its range standard deviation per colour of an RGB image in [0, 1]
 
 # Cells (n, dim, h, w), phrases (phrase, dim) normalised, windows (n, 3, H, W) as the model sees
-# them, and, if they are a row of an image, their first columns -> cosines (n, phrase, H', W'), where
-# H' x W' is near H x W: 16 h x 16 w for jbu, h x w for none, a whole number times h x w for others.
-Upsampler = Callable[..., torch.Tensor]
-# Number of a window, and filtered features of some of its pixels (..., channel) -> (..., other
-# channel): what is to be known of them.
-Finish = Callable[[int, torch.Tensor], torch.Tensor]
+# them -> cosines (n, phrase, H', W'), where H' x W' is near H x W: 16 h x 16 w for jbu, h x w for
+# none, a whole number times h x w for others.
+Upsampler = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def make_upsampler(
@@ -48,14 +46,14 @@ def make_upsampler(
     def each(cosines: Callable[..., torch.Tensor]) -> Upsampler:
         """One window at a time: what is known of every pixel is large."""
 
-        def upsampler(cells, text, images, lefts=None):
+        def upsampler(cells, text, images):
             windows = zip(cells.split(1), images.split(1), strict=True)
             return torch.cat([cosines(c, text, image) for c, image in windows])
 
         return upsampler
 
     if method == "none":
-        return lambda cells, text, images, lefts=None: torch.einsum(
+        return lambda cells, text, images: torch.einsum(
             "kd,ndhw->nkhw", text, F.normalize(cells, dim=1)
         )
     if method == "bilinear":
@@ -68,8 +66,10 @@ def make_upsampler(
         raise UserError("upsampling jbu needs jbu_weights, the checkpoint of a learned upsampler")
     weight = 0.1 * jbu_state["fixup_proj.1.weight"][:, :, 0, 0]
     bias = 0.1 * jbu_state["fixup_proj.1.bias"]
-    return lambda cells, text, images, lefts=None: cosines_of_filter(
-        lambda x, finish: jbu_filter(jbu_state, x, images, lefts, finish), cells, text, weight, bias
+    return each(
+        lambda cells, text, image: cosines_of_filter(
+            lambda x, end: jbu_filter(jbu_state, x, image, end), cells, text, weight, bias
+        )
     )
 
 
@@ -78,8 +78,24 @@ def _colours(image: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...
     return image * image.new_tensor(std).view(3, 1, 1) + image.new_tensor(mean).view(3, 1, 1)
 
 
+class Coordinates(NamedTuple):
+    """What filtered channels are."""
+
+    axes: int  # first so many: coordinates of features, of which the lengths are known
+    phrases: int  # then products with so many phrases
+    offset: torch.Tensor  # (channel,): to be added to both
+
+
+def cosines_of_coordinates(pixels: torch.Tensor, known: Coordinates) -> torch.Tensor:
+    """Cosines with phrases (..., phrase) of pixels (..., channel)."""
+    axes, count, offset = known
+    products = pixels[..., axes : axes + count] + offset[axes : axes + count]
+    lengths = torch.linalg.vector_norm(pixels[..., :axes] + offset[:axes], dim=-1, keepdim=True)
+    return products / lengths.clamp(min=1e-12)
+
+
 def cosines_of_filter(
-    filter_: Callable[[torch.Tensor, Finish], torch.Tensor],
+    filter_: Callable[[torch.Tensor, Coordinates], torch.Tensor],
     cells: torch.Tensor,
     text: torch.Tensor,
     weight: torch.Tensor,
@@ -91,32 +107,23 @@ def cosines_of_filter(
     cells: fewer channels (at most 197 for 14 x 14 cells), the same lengths and products.
 
     Args:
-        filter_: linear, (n, channel, h, w) -> (n, channel, H, W), the same for every channel; to
-            end with the Finish that it is given.
-        cells: (n, dim, h, w).
+        filter_: linear, (1, channel, h, w) -> (1, channel, H, W), the same for every channel; to
+            end with `cosines_of_coordinates`.
+        cells: (1, dim, h, w).
         text: (phrase, dim), normalised.
         weight: (dim, dim).
         bias: (dim,).
 
     Returns:
-        (n, phrase, H, W).
+        (1, phrase, H, W).
     """
-    n, _, h, w = cells.shape
-    matrix = cells.flatten(2)  # (n, dim, cell)
-    # The bias comes first: it is along the first axis of the basis.
-    matrix = torch.cat([bias.expand(n, -1)[..., None], matrix + weight @ matrix], 2)
+    matrix = cells[0].flatten(1)  # (dim, cell)
+    matrix = torch.cat([bias[:, None], matrix + weight @ matrix], 1)
     coordinates = torch.linalg.qr(matrix).R
-    axes, count = coordinates.shape[1], len(text)
-    channels = torch.cat([coordinates, text @ matrix], 1)
-    channels = F.pad(channels, (0, 0, 0, -channels.shape[1] % 16))  # whole registers: 10 % faster
-
-    def finish(i: int, pixels: torch.Tensor) -> torch.Tensor:
-        pixels[..., 0] += channels[i, 0, 0]
-        products = pixels[..., axes : axes + count] + channels[i, axes : axes + count, 0]
-        lengths = torch.linalg.vector_norm(pixels[..., :axes], dim=-1, keepdim=True)
-        return products / lengths.clamp(min=1e-12)
-
-    return filter_(channels[:, :, 1:].unflatten(2, (h, w)), finish)
+    channels = torch.cat([coordinates, text @ matrix])
+    channels = F.pad(channels, (0, 0, 0, -len(channels) % 16))  # whole vectors
+    known = Coordinates(len(coordinates), len(text), channels[:, 0].contiguous())
+    return filter_(channels[:, 1:].unflatten(1, cells.shape[-2:])[None], known)
 
 
 # --- bilinear and guided: few cells around each pixel ------------------------------------------
@@ -285,7 +292,8 @@ def jbu(
     Returns:
         (n, dim, 16 h, 16 w): f + 0.1 (W f + b) of the filtered source f.
     """
-    f = jbu_filter(state, source, guidance, None, _unchanged)
+    windows = zip(source.split(1), guidance.split(1), strict=True)
+    f = torch.cat([jbu_filter(state, x, image, None) for x, image in windows])
     return f + 0.1 * F.conv2d(f, state["fixup_proj.1.weight"], state["fixup_proj.1.bias"])
 
 
@@ -293,137 +301,148 @@ def jbu_filter(
     state: dict[str, torch.Tensor],
     source: torch.Tensor,
     guidance: torch.Tensor,
-    lefts: list[int] | None,
-    finish: Finish,
+    end: Coordinates | None,
 ) -> torch.Tensor:
     """The linear part of `jbu`: four doublings, any number of channels.
 
     Args:
         state: as in load_jbu.
-        source: (n, channel, h, w).
-        guidance: (n, 3, H, W), normalised for the model.
-        lefts: first columns of the windows in an image of which they are a row; None: unrelated.
-        finish: what becomes of the filtered channels.
+        source: (1, channel, h, w); channels in multiples of 16, or the slower way is taken.
+        guidance: (1, 3, H, W), normalised for the model.
+        end: what the channels are, if cosines are wanted.
 
     Returns:
-        (n, channel, 16 h, 16 w), channel being those of `finish`.
+        (1, channel or phrase, 16 h, 16 w).
+
+    Raises:
+        UserError: where the map is smaller than the kernels reach.
     """
-    source = source.permute(0, 2, 3, 1).contiguous()
+    source = source[0].permute(1, 2, 0).contiguous()
     for i in range(4):
         prefix = "up." if "up.range_temp" in state else f"up{i + 1}."
-        h, w = source.shape[1:3]
-        small = F.adaptive_avg_pool2d(guidance, (2 * h, 2 * w))
-        stage = {k: state[prefix + k] for k in _PARTS}
-        # Columns of the image in units of this stage's pixels.
-        starts = lefts and [Fraction(x * 2 * w, guidance.shape[-1]) for x in lefts]
-        source = _double(stage, source, small, starts, finish if i == 3 else _unchanged)
-    return source.permute(0, 3, 1, 2)
+        stage = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        h, w, channels = source.shape
+        d = round(stage["fixup_proj.3.weight"].shape[0] ** 0.5)
+        if min(h, w) <= d // 4:
+            raise UserError(
+                f"upsampling jbu needs more than {d // 4} cells along a window's side; enlarge window"
+            )
+        small = F.adaptive_avg_pool2d(guidance, (2 * h, 2 * w))[0]
+        fits = d == 11 and channels % 16 == 0 and source.device.type == "cpu"
+        double = _double if fits and native.kernels("upsample") else _double_in_tiles
+        source = double(stage, source, small, end if i == 3 else None)
+    return source.permute(2, 0, 1)[None]
 
 
-def _unchanged(_: int, pixels: torch.Tensor) -> torch.Tensor:
-    return pixels
+class _Doubling(ctypes.Structure):
+    """`Doubling` in upsample.cpp."""
 
-
-_PARTS = (
-    "range_temp",
-    "sigma_spatial",
-    *(f"{name}_proj.{i}.{kind}" for name in ("range", "fixup") for i in (0, 3)
-      for kind in ("weight", "bias")),
-)  # fmt: skip
+    _fields_ = native.fields(
+        "h w channels keys threads axes phrases",
+        ("temperature", ctypes.c_float),
+        ("guidance source offset gaussian", ctypes.c_void_p),
+        ("key key_bias key2 key2_bias first first_bias second second_bias", ctypes.c_void_p),
+        ("resizing out", ctypes.c_void_p),
+    )
 
 
 def _double(
     state: dict[str, torch.Tensor],
     source: torch.Tensor,
     guidance: torch.Tensor,
-    starts: list[Fraction] | None,
-    finish: Finish,
+    end: Coordinates | None,
 ) -> torch.Tensor:
-    """One stage: resize bicubically to the guidance, then filter with per-pixel kernels.
-
-    All is worked through in tiles of pixels, so that every sum is a product of matrices, and in
-    strips of tiles, so that no d d x H x W array ever exists. Tiles of neighbouring windows that are
-    the same piece of the image share their kernels, but for those that a window's border touches.
+    """One stage by the kernel: resize bicubically to the guidance, then filter per pixel.
 
     Args:
-        state: of this stage, _PARTS.
-        source: (n, h, w, channel).
-        guidance: (n, 3, 2 h, 2 w).
-        starts: the windows' first columns in an image of which they are a row; None: unrelated.
-        finish: what becomes of the filtered channels.
+        state: of this stage.
+        source: (h, w, channel).
+        guidance: (3, 2 h, 2 w).
+        end: as in jbu_filter.
 
     Returns:
-        (n, 2 h, 2 w, channel).
+        (2 h, 2 w, channel or phrase).
+    """
+    h, w, channels = source.shape
+    axes, phrases, offset = end or (0, 0, source)
+    out = source.new_empty(2 * h, 2 * w, phrases or channels)
+    temperature, gaussian = _softmax(state)
+    names = product(("range_proj", "fixup_proj"), (0, 3), ("weight", "bias"))
+    layers = [state[f"{name}.{i}.{kind}"] for name, i, kind in names]
+    layers[6:] = [0.1 * x for x in layers[6:]]
+    exponents = gaussian * math.log2(math.e)
+    tensors = [guidance, source, offset, exponents, *layers, _resizing(11, source.device), out]
+    tensors = [t.contiguous() for t in tensors]  # they outlive the call
+    sizes = h, w, channels, len(layers[0]), torch.get_num_threads(), axes, phrases
+    call = _Doubling(*sizes, temperature * math.log2(math.e), *(t.data_ptr() for t in tensors))
+    native.kernels("upsample").double_map(ctypes.byref(call))
+    return out
+
+
+def _double_in_tiles(
+    state: dict[str, torch.Tensor],
+    source: torch.Tensor,
+    guidance: torch.Tensor,
+    end: Coordinates | None,
+) -> torch.Tensor:
+    """One stage by torch, as `_double`: on a GPU, or without a compiler.
+
+    All is worked through in tiles of pixels, so that every sum is a product of matrices; on a CPU
+    in blocks of tiles, so that what is known of pixels fits into its cache.
     """
     d = round(state["fixup_proj.3.weight"].shape[0] ** 0.5)
     r = d // 2
-    n, _, h, w = guidance.shape
-    if min(h, w) <= r:
-        raise UserError(
-            f"upsampling jbu needs more than {r // 2} cells along a window's side; enlarge window"
-        )
+    h, w = guidance.shape[-2:]
     t = math.gcd(h, w, TILE)
     reach = (r + 4) // 2  # cells beyond the tile's that bicubic resizing looks at
-    columns, edge = w // t, -(-r // t)
-
-    @torch.inference_mode()
-    def prepare(i: int) -> list[torch.Tensor]:
-        """Tiles of a window: keys, keys in and around, colours, and what is filtered, likewise."""
-        colours, map_ = guidance[i, None].permute(0, 2, 3, 1), source[i, None]
-        keys = _linear(state, "range_proj.3", F.gelu(_linear(state, "range_proj.0", colours)))
-        around, beyond = _padded(keys, r, "reflect"), _padded(map_, reach, "replicate")
-        squares = ((keys, t, t), (around, t + 2 * r, t), (colours, t, t))
-        squares += ((beyond, t // 2 + 2 * reach, t // 2),)
-        return [_tiles(x, side, step)[0] for x, side, step in squares]
-
-    prepared = _in_threads(prepare, range(n), source.device)
+    colours = guidance.permute(1, 2, 0)
+    keys = _linear(state, "range_proj.3", F.gelu(_linear(state, "range_proj.0", colours)))
+    around, beyond = _padded(keys, r, "reflect"), _padded(source, reach, "replicate")
+    squares = ((keys, t, t), (around, t + 2 * r, t), (colours, t, t))
+    squares += ((beyond, t // 2 + 2 * reach, t // 2),)
+    # Of tiles: (row, column, side, side, channel).
+    tiles = [
+        x.unfold(0, side, step).unfold(1, side, step).movedim(2, 4) for x, side, step in squares
+    ]
     mirror = [_mirrored(size, d, source.device).unflatten(0, (-1, t)) for size in (h, w)]
-    step, width = (ROWS, WIDTH) if source.device.type == "cpu" else (h // t, columns)
+    rows, columns = BLOCK if source.device.type == "cpu" else (h // t, w // t)
+    out = source.new_empty(h // t, t, w // t, t, end.phrases if end else source.shape[2])
 
     @torch.inference_mode()
-    def work(top: int) -> torch.Tensor:
-        """A strip of all windows, from the tile row `top` on."""
-        strip = slice(top, top + step)
-        inside = edge <= top and top + step <= h // t - edge
-        mirror_y = None if inside else mirror[0][strip]
-        maps, kernels = [], None
-        for i in range(n):
-            # Columns of tiles that the window before has, too, away from the borders of both.
-            shift = (starts[i] - starts[i - 1]) / t if starts and i else Fraction(columns)
-            same = max(columns - 2 * edge - int(shift), 0) if shift.denominator == 1 else 0
-            new = [*range(edge), *range(edge + same, columns)]
-            *parts, values = (x[strip] for x in prepared[i])
-            own, near, colours = (x[:, new] for x in parts)
-            ends = [k for k, j in enumerate(new) if not edge <= j < columns - edge]
-            mirror_x = mirror[1][[new[k] for k in ends]]
-            fresh = _kernels(state, own, near, colours, ends, mirror_x, mirror_y)
-            if same:
-                known = kernels[:, :, :, columns - edge - same : columns - edge]
-                fresh = torch.cat([fresh[:, :, :, :edge], known, fresh[:, :, :, edge:]], 3)
-            kernels = fresh  # of all columns
-            pieces = []
-            for left in range(0, columns, width):
-                some = slice(left, left + width)
-                near = values[:, some].flatten(2, 3).flatten(0, 1)  # (tile, taps, channel)
-                pixels = finish(i, _spread(kernels[:, :, :, some]) @ near)  # (tile, t t, channel)
-                pieces.append(pixels.view(*own.shape[:1], -1, t, t, pixels.shape[-1]))
-            maps.append(torch.cat(pieces, 1).transpose(1, 2).flatten(2, 3).flatten(0, 1))
-        return torch.stack(maps)
+    def work(corner: tuple[int, int]) -> None:
+        at = slice(corner[0], corner[0] + rows), slice(corner[1], corner[1] + columns)
+        own, near, colours, values = (x[at] for x in tiles)
+        along = [table[part] for table, part in zip(mirror, at, strict=True)]
+        kernels = _spread(_kernels(state, own, near, colours, *along))
+        pixels = kernels @ values.flatten(2, 3).flatten(0, 1)  # (tile, t t, channel)
+        pixels = cosines_of_coordinates(pixels, end) if end else pixels
+        out[at[0], :, at[1]] = pixels.view(*own.shape[:4], -1).transpose(1, 2)
 
-    return torch.cat(_in_threads(work, range(0, h // t, step), source.device), 1)
+    _in_threads(work, [*product(range(0, h // t, rows), range(0, w // t, columns))], source.device)
+    return out.view(h, w, -1)
 
 
-def _in_threads(work: Callable[[int], Any], items: range, device: torch.device) -> list[Any]:
+def _in_threads(work: Callable[[Any], None], items: list[Any], device: torch.device) -> None:
     """Do the items; on a CPU one per core: what an item does is too little to be shared by cores."""
     if device.type != "cpu":
-        return [work(item) for item in items]
+        for item in items:
+            work(item)
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(work, items))
+            list(pool.map(work, items))
     finally:
         torch.set_num_threads(threads)
+
+
+def _softmax(state: dict[str, torch.Tensor]) -> tuple[float, torch.Tensor]:
+    """What products of keys are multiplied by, and what is added then for each of the d x d pixels."""
+    d = round(state["fixup_proj.3.weight"].shape[0] ** 0.5)
+    line = torch.linspace(-1, 1, d, device=state["sigma_spatial"].device)
+    gaussian = (line[:, None].square() + line.square()) / (-2 * state["sigma_spatial"] ** 2)
+    return float(state["range_temp"].exp().clamp(1e-4, 1e4)), gaussian
 
 
 def _kernels(
@@ -431,11 +450,10 @@ def _kernels(
     own: torch.Tensor,
     near: torch.Tensor,
     colours: torch.Tensor,
-    ends: list[int],
+    mirror_y: torch.Tensor,
     mirror_x: torch.Tensor,
-    mirror_y: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Weights of the small map's cells for the pixels of some columns of tiles of a strip.
+    """Weights of the small map's cells for the pixels of some tiles.
 
     The kernel over d x d pixels is a softmax of the products of projected guidance (range), times a
     Gaussian (spatial), normalised, plus a learned correction. Here the Gaussian's exponent goes into
@@ -444,13 +462,12 @@ def _kernels(
     the kernels: they are fewer than the channels.
 
     Args:
-        state: of this stage, _PARTS.
+        state: of this stage.
         own: (rows, columns, t, t, key).
         near: (rows, columns, t + 2 r, t + 2 r, key).
         colours: (rows, columns, t, t, 3).
-        ends: columns of tiles that the window's left and right border touch.
-        mirror_x: (ends, t, d, d), theirs of _mirrored.
-        mirror_y: (rows, t, d, d), of _mirrored; None where no border is near.
+        mirror_y: (rows, t, d, d), of _mirrored.
+        mirror_x: (columns, t, d, d), of _mirrored.
 
     Returns:
         (2, 2, rows, columns, t / 2, t / 2, taps, taps): pixels of even and odd y and x apart.
@@ -458,15 +475,13 @@ def _kernels(
     d = round(state["fixup_proj.3.weight"].shape[0] ** 0.5)
     rows, columns, t = own.shape[:3]
     shape, side = (2, 2, rows, columns, t // 2, t // 2), near.shape[2]
-    line = torch.linspace(-1, 1, d, device=own.device)
-    gaussian = (line[:, None].square() + line.square()) / (-2 * state["sigma_spatial"] ** 2)
     first, second = (state[f"fixup_proj.{i}.weight"][:, :, 0, 0] for i in (0, 3))
     # Of each pixel's products with all that is near the tile, the d x d around it.
     products = own.flatten(2, 3).flatten(0, 1) @ near.flatten(2, 3).flatten(0, 1).mT
     tile, y, x = t * t * side**2, t * side**2 + side, side**2 + 1
     strides = (y, x, columns * tile, tile, 2 * y, 2 * x, side, 1)
     products = products.as_strided((*shape, d, d), strides)
-    temperature = float(state["range_temp"].exp().clamp(1e-4, 1e4))
+    temperature, gaussian = _softmax(state)
     kernel = own.new_empty(*shape, d, d)
     torch.add(gaussian, products, alpha=temperature, out=kernel)
     kernel = kernel.view(-1, d * d).softmax(1)
@@ -475,15 +490,16 @@ def _kernels(
     hidden = F.gelu(hidden.addmm_(kernel, first[:, : d * d].T))
     kernel = F.linear(hidden, 0.1 * second, 0.1 * state["fixup_proj.3.bias"]).add_(kernel)
     kernel = kernel.view(*shape, d, d)
-    along = mirror_x.unflatten(1, (-1, 2)).movedim(2, 0)  # (2, ends, t / 2, d, d)
-    kernel[:, :, :, ends] = kernel[:, :, :, ends] @ along[:, None, :, None]
-    if mirror_y is not None:
+    if _moves(mirror_x):
+        along = mirror_x.unflatten(1, (-1, 2)).movedim(2, 0)  # (2, columns, t / 2, d, d)
+        kernel = kernel @ along[:, None, :, None]
+    if _moves(mirror_y):
         along = mirror_y.unflatten(1, (-1, 2)).movedim(2, 0)  # (2, rows, t / 2, d, d)
         kernel = along[:, None, :, None, :, None].mT @ kernel
-    table = _resizing(d, own.device)  # (4, d d, taps taps)
-    kernel = kernel.view(4, -1, d * d) @ table
-    taps = round(table.shape[2] ** 0.5)
-    return kernel.view(*shape, taps, taps)
+    along = _resizing(d, own.device)  # (2, taps, d)
+    taps = along.shape[1]
+    table = torch.einsum("yai,xbj->yxijab", along, along).flatten(4).flatten(2, 3).flatten(0, 1)
+    return (kernel.view(4, -1, d * d) @ table).view(*shape, taps, taps)
 
 
 def _spread(kernels: torch.Tensor) -> torch.Tensor:
@@ -505,14 +521,14 @@ def _spread(kernels: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _tiles(x: torch.Tensor, side: int, step: int) -> torch.Tensor:
-    """Overlapping squares of a map: (n, y, x, channel) -> (n, rows, columns, side, side, channel)."""
-    return x.unfold(1, side, step).unfold(2, side, step).movedim(3, 5)
-
-
 def _padded(x: torch.Tensor, reach: int, mode: str) -> torch.Tensor:
-    """The map (n, y, x, channel) with `reach` more on all sides."""
-    return F.pad(x.permute(0, 3, 1, 2), (reach,) * 4, mode=mode).permute(0, 2, 3, 1).contiguous()
+    """The map (y, x, channel) with `reach` more on all sides."""
+    return F.pad(x.permute(2, 0, 1)[None], (reach,) * 4, mode=mode)[0].permute(1, 2, 0)
+
+
+def _moves(mirror: torch.Tensor) -> bool:
+    """Whether some tap is not where it was: near a border."""
+    return bool((mirror.diagonal(dim1=-2, dim2=-1) != 1).any())
 
 
 @cache
@@ -526,19 +542,18 @@ def _mirrored(size: int, d: int, device: torch.device) -> torch.Tensor:
 
 @cache
 def _resizing(d: int, device: torch.device) -> torch.Tensor:
-    """Bicubic doubling, as weights of the small map's cells for each tap of a pixel.
+    """Bicubic doubling along a side, as weights of the small map's cells for each tap of a pixel.
 
     Returns:
-        (4, d d, (2 reach + 1)^2), reach as in _double, for pixels of even and odd y and x: of d x d
-        pixels around one, the weights of the cells around its own.
+        (2, 2 reach + 1, d), reach as in _double_in_tiles, for even and odd pixels: of d pixels
+        around one, the weights of the cells around its own.
     """
     reach = (d // 2 + 4) // 2
     size = 4 * reach + 1  # with as much again around, for the border is not alike
     eye = torch.eye(size, device=device)[None, None]
     along = F.interpolate(eye, (2 * size, size), mode="bicubic")[0, 0, :, reach:-reach]
     first = 4 * reach - d // 2
-    along = along[first : first + d + 1].unfold(0, d, 1)  # (2, cells, d)
-    return torch.einsum("yai,xbj->yxijab", along, along).flatten(4).flatten(2, 3).flatten(0, 1)
+    return along[first : first + d + 1].unfold(0, d, 1).contiguous()
 
 
 def _linear(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,7 @@ def package(tmp_path, monkeypatch) -> Path:
         "__init__.py": '__version__ = "1"\n',
         "store.py": "import numpy as np\nSIZE = 256\n",
         "store.cpp": "// loops\n",  # compiled by store.py
+        "store.h": "// vectors\n",
         "cli.py": "import sys\n",
         "rgb.py": "from special_steps.cli import run\nfrom special_steps.store import SIZE\n",
         "fuse.py": "def late():\n    from special_steps import rgb\n    return rgb\n",
@@ -54,6 +55,7 @@ def digests() -> dict[str, str]:
         ("rgb.py", {"rgb", "fuse"}),  # itself, and imported inside a function
         ("store.py", {"rgb", "fuse"}),  # imported directly, and by an import
         ("store.cpp", {"rgb", "fuse"}),
+        ("store.h", {"rgb", "fuse"}),
         ("cli.py", {"rgb", "fuse", "text"}),
         ("fuse.py", {"fuse"}),
         ("tower/model.py", {"text"}),
@@ -86,7 +88,7 @@ def test_files_are_named_once_and_the_step_comes_first(package):
     assert found[0] == package / "fuse.py"
     assert len(found) == len(set(found))
     modules = {package / f"{n}.py" for n in ("fuse", "rgb", "cli", "store", "__init__")}
-    assert set(found) == modules | {package / "store.cpp"}
+    assert set(found) == modules | {package / "store.cpp", package / "store.h"}
 
 
 def test_an_unknown_module_is_an_error():

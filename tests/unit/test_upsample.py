@@ -5,8 +5,10 @@ from dense_clip import random_jbu
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
+from special_steps import native
 from special_steps.errors import UserError
 from special_steps.upsample import (
+    cosines_of_coordinates,
     cosines_of_filter,
     guided,
     guided_weights,
@@ -19,8 +21,17 @@ torch.set_num_threads(1)
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(params=["kernel", "torch"])
+def way(request, monkeypatch):
+    """Both ways of a doubling."""
+    if request.param == "torch":
+        monkeypatch.setattr(native, "kernels", lambda name: None)
+    elif native.kernels("upsample") is None:
+        pytest.skip("needs a C++ compiler")
+
+
 @pytest.mark.parametrize("name", ["one_4_64", "stack_4_64", "one_14_224", "stack_14_224"])
-def test_parity_of_jbu(shared, name):
+def test_parity_of_jbu(shared, name, way):
     want = np.load(shared / "parity" / f"jbu_{name}.npz")
     state = {k[6:]: torch.from_numpy(want[k]) for k in want.files if k.startswith("state/")}
     found = jbu(state, *(torch.from_numpy(want[k]) for k in ("source", "guidance"))).numpy()
@@ -94,17 +105,16 @@ def test_cosines_equal_those_of_upsampled_features():
     def bilinear(x):
         return F.interpolate(x, (12, 16), mode="bilinear")
 
-    def filter_(x, finish):
-        pixels = bilinear(x).permute(0, 2, 3, 1)
-        return torch.stack([finish(i, p) for i, p in enumerate(pixels)]).permute(0, 3, 1, 2)
+    def filter_(x, known):
+        return cosines_of_coordinates(bilinear(x).permute(0, 2, 3, 1), known).permute(0, 3, 1, 2)
 
     found = make_upsampler("bilinear", (0,) * 3, (1,) * 3)(cells, text, image)
     assert (found - cosines(bilinear(cells), text)).abs().max() < 1e-5
     found = make_upsampler("none", (0,) * 3, (1,) * 3)(cells, text, image)
     assert (found - cosines(cells, text)).abs().max() < 1e-5
     weight, bias = torch.randn(40, 40) / 6, torch.randn(40)
-    found = cosines_of_filter(filter_, cells, text, weight, bias)
-    up = bilinear(cells)
+    found = cosines_of_filter(filter_, cells[:1], text, weight, bias)
+    up = bilinear(cells[:1])
     up = up + torch.einsum("dc,nchw->ndhw", weight, up) + bias[:, None, None]
     assert (found - cosines(up, text)).abs().max() < 1e-5
 
@@ -118,7 +128,7 @@ def naive(method, state, cells, image):
 
 @pytest.mark.parametrize("shape", [(14, 14), (7, 5), (3, 8)])
 @pytest.mark.parametrize("method", ["bilinear", "guided", "jbu"])
-def test_cosines_equal_those_of_the_naive_path(method, shape):
+def test_cosines_equal_those_of_the_naive_path(method, shape, way):
     """Features that are alike, as a ViT's are, and features that are not; 224 px and odd maps."""
     torch.manual_seed(0)
     state = random_jbu(64)
@@ -132,16 +142,20 @@ def test_cosines_equal_those_of_the_naive_path(method, shape):
         assert (found - cosines(naive(method, state, cells, image), text)).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("lefts", [[0, 32, 48], [3, 19, 100], [0, 64, 69, 133]])
-def test_jbu_of_windows_in_a_row_is_that_of_each(lefts):
-    """What neighbours share is computed once: nothing changes."""
+@pytest.mark.parametrize("shape", [(14, 14), (7, 5), (3, 8), (4, 37)])
+def test_both_ways_of_a_doubling_are_the_same(shape, monkeypatch):
+    """Also where borders and the ends of vectors meet, whatever the number of threads."""
+    if native.kernels("upsample") is None:
+        pytest.skip("needs a C++ compiler")
     torch.manual_seed(0)
-    upsampler = make_upsampler("jbu", (0,) * 3, (1,) * 3, random_jbu(24))
-    image, cells = torch.rand(3, 128, 300), torch.randn(len(lefts), 24, 8, 8)
-    windows = torch.stack([image[:, :, x : x + 128] for x in lefts])
-    text = F.normalize(torch.randn(5, 24), dim=1)
-    found = upsampler(cells, text, windows, lefts)
-    assert (found - upsampler(cells, text, windows)).abs().max() < 1e-5
+    state, cells = random_jbu(48), torch.randn(1, 48, *shape)
+    image = torch.rand(1, 3, *(16 * n for n in shape))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    three = jbu(state, cells, image)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert torch.equal(jbu(state, cells, image), three)
+    monkeypatch.setattr(native, "kernels", lambda name: None)
+    assert (jbu(state, cells, image) - three).abs().max() < 1e-5
 
 
 def edge_scene(noise):
