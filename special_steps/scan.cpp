@@ -280,7 +280,7 @@ struct Part {
     }
 
     // A tile: `count` sequences from b on, `steps` tokens from t on. The next one is `jump` sequences and `step` tokens
-    // from there; its rows are fetched into the cache while this one is worked on.
+    // from there.
     struct Tile {
         Int b, count, t, steps, jump, step;
         Int rows() const { return count * steps; }
@@ -292,13 +292,28 @@ struct Part {
         return {b, std::min(plan.together, b1 - b), 0, 0, whole ? plan.together : 0, whole ? 0 : step};
     }
 
+    // Rows of the next tile are fetched into a cache while this one is worked on: a row of some tensors at every step
+    // of every block of states. All at once, they would be more than the processor has buffers for, and hold it up.
+    template <int LOCALITY>  // 3: first level, 2: second
+    struct Ahead {
+        const float* row[9];
+        Int token[9], count = 0;
+
+        void add(const Rows& rows, const Tile& at, Int q, Int column) {
+            row[count] = rows.data + (at.b + q) * rows.sequence + at.t * rows.token + at.next(rows) + column;
+            token[count++] = rows.token;
+        }
+        INLINE void fetch(Int block, Int blocks) {
+            for (Int i = block; i < count; i += blocks) __builtin_prefetch(row[i], 0, LOCALITY), row[i] += token[i];
+        }
+    };
+
     // tile(token, channel) = rows of W channels of block k; zeros where there is none.
     void load_tile(float* tile, const Rows& from, const Tile& at, Int k) {
-        const Int real = std::min(W, s.channels - k * W), next = at.next(from);
+        const Int real = std::min(W, s.channels - k * W);
         for (Int q = 0; q < at.count; q++) {
             const float* row = from.data + (at.b + q) * from.sequence + at.t * from.token + k * W;
             for (Int t = 0; t < at.steps; t++, row += from.token, tile += W) {
-                __builtin_prefetch(row + next);
                 if (real == W) {
                     std::memcpy(tile, row, W * sizeof(float));
                 } else {
@@ -310,11 +325,10 @@ struct Part {
         for (Int i = at.rows() * W; i % LANES; i++) *tile++ = 0;
     }
     void store_tile(const Rows& to, const float* tile, const Tile& at, Int k) {
-        const Int real = std::min(W, s.channels - k * W), next = at.next(to);
+        const Int real = std::min(W, s.channels - k * W);
         for (Int q = 0; q < at.count; q++) {
             float* row = to.data + (at.b + q) * to.sequence + at.t * to.token + k * W;
             for (Int t = 0; t < at.steps; t++, row += to.token, tile += W) {
-                __builtin_prefetch(row + next, 1);
                 if (real == W)
                     std::memcpy(row, tile, W * sizeof(float));
                 else
@@ -323,11 +337,9 @@ struct Part {
         }
     }
     void load_weights(float* tile, const Rows& from, const Tile& at) {
-        const Int next = at.next(from);
         for (Int q = 0; q < at.count; q++)
             for (Int t = 0; t < at.steps; t++, tile += plan.padded) {
                 const float* row = from.data + (at.b + q) * from.sequence + (at.t + t) * from.token;
-                __builtin_prefetch(row + next);
                 copy(tile, row, s.states);
             }
     }
@@ -348,7 +360,6 @@ struct Part {
     void keep_states(const Tile& tile) {
         Vector* to = kept(tile);
         for (Int i = k0 * plan.vectors; i < k1 * plan.vectors; i++) {
-            __builtin_prefetch(to + i + plan.blocks * plan.vectors, 1);
             store(reinterpret_cast<float*>(to + i), state[i]);
         }
     }
@@ -387,11 +398,18 @@ struct Part {
             for (Int q = 0; q < tile.count; q++) {
                 Vector* held = state_of(state, q) + k * plan.vectors + v;
                 Vector now[BLOCK], A[BLOCK];
-                for (Int n = 0; n < BLOCK; n++) now[n] = held[n], A[n] = A2[k * plan.vectors + v + n];
+                Ahead<3> ahead;
+                for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.out}) ahead.add(*rows, tile, q, k * W);
+                ahead.add(s.B, tile, q, 0), ahead.add(s.C, tile, q, 0);
+                for (Int n = 0; n < BLOCK; n++) {
+                    now[n] = held[n], A[n] = A2[k * plan.vectors + v + n];
+                    if (s.kept) __builtin_prefetch(kept(tile) + (plan.blocks + k) * plan.vectors + v + n, 1);
+                }
                 for (Int r = q * tile.steps; r < (q + 1) * tile.steps; r++) {
                     const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
                     const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
                     Vector sum = y[r];
+                    ahead.fetch(v / BLOCK, plan.vectors / BLOCK);
 #pragma GCC unroll 8
                     for (Int n = 0; n < BLOCK; n++) {
                         now[n] = exp2(step * A[n]) * now[n] + input * spread<W>(B_r + n * G);
@@ -485,15 +503,20 @@ struct Part {
         const Int first = q * tile.steps, end = first + tile.steps, place = k * plan.vectors + v;
         Vector (*before)[BLOCK] = h + q;  // before[r] and before[r + 1]: states before and after token r
         Vector now[BLOCK], A[BLOCK], sums[BLOCK];
+        Ahead<2> ahead;  // the states within the tile fill the first level
+        for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.grad_out, &s.du, &s.ddelta, &s.dz})
+            ahead.add(*rows, tile, q, k * W);
+        ahead.add(s.B, tile, q, 0), ahead.add(s.C, tile, q, 0);
         for (Int n = 0; n < BLOCK; n++) {
             A[n] = A2[place + n];
-            if (s.kept) __builtin_prefetch(start + place + n - plan.blocks * plan.vectors);
+            if (s.kept) __builtin_prefetch(start + place + n - plan.blocks * plan.vectors, 0, 2);
             before[first][n] = now[n] = load(reinterpret_cast<const float*>(state_of(start, q) + place + n));
         }
         for (Int r = first; r < end; r++) {
             const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
             const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
             Vector sum = y[r];
+            ahead.fetch(v / BLOCK, plan.vectors / BLOCK);
 #pragma GCC unroll 8
             for (Int n = 0; n < BLOCK; n++) {
                 const Vector decay = exp2(step * A[n]);
@@ -873,12 +896,15 @@ void outer(const Product* product) {
     in_threads(product->threads, [&](Int i) { outer_part(*product, i); });
 }
 
-// For tests and the benchmark: 2**x - minus of `count` values (a multiple of 16) in place, so many times.
-void exponentials(float* values, int64_t count, int64_t turns, float minus) {
-    for (Int turn = 0; turn < turns; turn++) {
-        for (Int i = 0; i < count; i += LANES) store(values + i, exp2(load(values + i)) - minus);
-        __asm__ volatile("" ::: "memory");  // turns stay apart: two in one loop would wait for each other
-    }
+// For tests and the benchmark: 2**x - minus of `count` values (a multiple of 16) of each thread, in place, so many times.
+void exponentials(float* values, int64_t count, int64_t turns, float minus, int64_t threads) {
+    in_threads(threads, [&](Int i) {
+        float* own = values + i * count;
+        for (Int turn = 0; turn < turns; turn++) {
+            for (Int i = 0; i < count; i += LANES) store(own + i, exp2(load(own + i)) - minus);
+            __asm__ volatile("" ::: "memory");  // turns stay apart: two in one loop would wait for each other
+        }
+    });
 }
 void logarithms(float* values, int64_t count) {
     for (Int i = 0; i < count; i += LANES) store(values + i, log1p(load(values + i)));

@@ -161,7 +161,7 @@ def by_kernel(name, x, *rest):
 
 
 def exp2(x):
-    return by_kernel("exponentials", x, ctypes.c_int64(1), ctypes.c_float(0))
+    return by_kernel("exponentials", x, ctypes.c_int64(1), ctypes.c_float(0), ctypes.c_int64(1))
 
 
 def log1p(x):
