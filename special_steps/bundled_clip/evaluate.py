@@ -45,6 +45,7 @@ from special_steps.bundled_clip.parts import find_parts
 from special_steps.bundled_clip.phrases import TEMPLATES, held_out, nouns
 from special_steps.bundled_clip.text_tower import embed
 from special_steps.bundled_clip.words import EVALUATION_WORDS, Words, embed_words, scene_group
+from special_steps.upsample import guided
 
 # Plain names as a user would give them, one for each part that simulated scenes may hold.
 PLAIN_NAMES = {
@@ -130,7 +131,7 @@ def dense_probabilities(
     scales: Sequence[float],
     logit_scale: float,
 ) -> Tensor:
-    """Class probabilities (K, H, W) of a small scene, averaged over scales; no windows."""
+    """Class probabilities (K, H, W) of a small scene as the workflow makes them, but no windows."""
     height, width = image.shape[2:]
     total = torch.zeros(len(text), height, width)
     for scale in scales:
@@ -138,10 +139,9 @@ def dense_probabilities(
         x = F.interpolate(image, shape, mode="bicubic", antialias=True).clamp(0, 1)
         # Reflection up to a multiple of 16, at least 64 px.
         down, right = (max(64, -(-n // 16) * 16) - n for n in shape)
-        z = dense_features(trunk, model.visual.head, F.pad(x, (0, right, 0, down), "reflect"))
-        z = F.interpolate(z, scale_factor=16, mode="bilinear")[:, :, : shape[0], : shape[1]]
-        cosine = torch.einsum("dhw,kd->khw", F.normalize(z, dim=1)[0], text)
-        p = (cosine * logit_scale).softmax(0)
+        x = F.pad(x, (0, right, 0, down), "reflect")
+        cosine = guided(dense_features(trunk, model.visual.head, x), text, x)[0]
+        p = (cosine[:, : shape[0], : shape[1]] * logit_scale).softmax(0)
         total += F.interpolate(p[None], (height, width), mode="bilinear")[0]
     return total / len(scales)
 
