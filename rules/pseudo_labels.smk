@@ -68,9 +68,7 @@ rule clip_scale:
         weights=lambda w: bundled_weights(w.clip),
         code=digest_of("clip_scale"),
     shell:
-        # glibc keeps freed memory: else each large tensor is fetched from the system again, page by page
-        "export MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=268435456;"
-        " python -m special_steps.clip_scale --rgb {input.rgb} --text {input.text}"
+        "python -m special_steps.clip_scale --rgb {input.rgb} --text {input.text}"
         " --scale {wildcards.scale} --out {output} {params.settings} &> {log}"
 
 

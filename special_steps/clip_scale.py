@@ -13,6 +13,7 @@ import zarr
 from PIL import Image
 from torch.nn import functional as F
 
+from special_steps import native
 from special_steps.cli import run
 from special_steps.clip_model import load_clip
 from special_steps.dense import Encoder, make_encoder, slide
@@ -257,6 +258,7 @@ def clip_scale(
         )
     if clip.device.type != "cuda" and precision != "fp32":
         log.warning("precision %s is for CUDA only: fp32 is used", precision)
+    native.keep_memory()
     encoder = make_encoder(clip, attention, precision)
     jbu = upsampling == "jbu" and jbu_weights is not None
     state = load_jbu(jbu_weights, clip.device, encoder.dim) if jbu else None

@@ -105,6 +105,17 @@ def kernels(name: str) -> ctypes.CDLL | None:
     return None
 
 
+def keep_memory() -> None:
+    """Let large blocks of memory that are freed stay with the process, where the C library is glibc.
+
+    To map fresh pages for every tensor can take longer than to compute it.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(-4, 0)  # M_MMAP_MAX
+        library.mallopt(-1, -1)  # M_TRIM_THRESHOLD
+
+
 def fields(integers: str, *rest: tuple[str, Any]) -> list[tuple[str, Any]]:
     """Fields of a structure that a kernel takes: names of integers, then names with their kind."""
     found = [(name, ctypes.c_int64) for name in integers.split()]

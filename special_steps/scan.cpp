@@ -26,10 +26,6 @@
 
 #include <tuple>
 
-#if defined(__GLIBC__)
-#include <malloc.h>
-#endif
-
 namespace {
 
 constexpr Int STEPS = 16;         // tokens of a tile
@@ -863,15 +859,6 @@ void outer_part(const Product& p, Int index) {
 extern "C" {
 
 int64_t lanes() { return LANES; }
-
-// Large blocks of memory that are freed stay with the process: to map fresh pages for every tensor takes longer than
-// to compute it.
-void keep_memory() {
-#if defined(__GLIBC__)
-    mallopt(M_MMAP_MAX, 0);
-    mallopt(M_TRIM_THRESHOLD, -1);
-#endif
-}
 
 // Values of Scan.kept: the states before each tile of a sequence; none where one tile is all.
 int64_t kept_values(const Scan* scan) {

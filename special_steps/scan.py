@@ -22,7 +22,7 @@ def kernels() -> ctypes.CDLL | None:
     if library is not None:
         for name in ("lanes", "kept_values"):
             getattr(library, name).restype = ctypes.c_int64
-        library.keep_memory()
+        native.keep_memory()
     return library
 
 

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/dense_clip.py
 
-with the environment of the workflow (`OMP_WAIT_POLICY`, and `MALLOC_*` of the rule clip_scale).
+with the workflow's `OMP_WAIT_POLICY=PASSIVE`.
 Random weights and pictures: they cost as much as real ones. Forward passes and whole steps take
 turns, so that other work on the machine slows both down alike; medians are compared.
 
@@ -29,6 +29,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
+from special_steps import native
 from special_steps.clip_model import Clip, load_clip
 from special_steps.clip_scale import Phrases, scale_probabilities
 from special_steps.dense import make_encoder, window_starts
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--memory", action="store_true", help="peaks of memory, instead of times")
     options = parser.parse_args()
+    native.keep_memory()
     if options.memory:
         compare_memory()
         return
