@@ -215,7 +215,7 @@ struct Worker {
         }
     }
 
-    // `weights` (cell, lane, parity) of cells of the small map, from those of fine pixels.
+    // `weights` (cell, parity, lane) of cells of the small map, from those of fine pixels.
     void resize() {
         const auto along = [&](float* to, Int to_step, const float* from, Int from_step, const float* table) {
             for (Int a = 0; a < NEAR; a++) {
