@@ -93,9 +93,8 @@ def features(
 
     def read(rows: slice) -> np.ndarray:
         bands = array[:, rows]
-        return (
-            bands if len(good) == len(bands) else bands[good]
-        )  # no second copy where all are good
+        # No second copy where all are good.
+        return bands if len(good) == len(bands) else bands[good]
 
     def values() -> Iterator[np.ndarray]:
         for rows in tile_rows(height):

@@ -288,19 +288,22 @@ struct Part {
         return {b, std::min(plan.together, b1 - b), 0, 0, whole ? plan.together : 0, whole ? 0 : step};
     }
 
-    // Rows of the next tile are fetched into a cache while this one is worked on: a row of some tensors at every step
-    // of every block of states. All at once, they would be more than the processor has buffers for, and hold it up.
+    // Rows of the next tile are fetched into a cache while this one is worked on: every block of states has some of the
+    // tensors, and fetches a row at every step. All at once, they would be more than the processor has buffers for.
     template <int LOCALITY>  // 3: first level, 2: second
     struct Ahead {
+        const Tile& at;
+        const Int q, block, blocks;
         const float* row[9];
-        Int token[9], count = 0;
+        Int token[9], seen = 0, count = 0;
 
-        void add(const Rows& rows, const Tile& at, Int q, Int column) {
+        void add(const Rows& rows, Int column) {
+            if (seen++ % blocks != block) return;
             row[count] = rows.data + (at.b + q) * rows.sequence + at.t * rows.token + at.next(rows) + column;
             token[count++] = rows.token;
         }
-        INLINE void fetch(Int block, Int blocks) {
-            for (Int i = block; i < count; i += blocks) __builtin_prefetch(row[i], 0, LOCALITY), row[i] += token[i];
+        INLINE void fetch() {
+            for (Int i = 0; i < count; i++) __builtin_prefetch(row[i], 0, LOCALITY), row[i] += token[i];
         }
     };
 
@@ -394,9 +397,9 @@ struct Part {
             for (Int q = 0; q < tile.count; q++) {
                 Vector* held = state_of(state, q) + k * plan.vectors + v;
                 Vector now[BLOCK], A[BLOCK];
-                Ahead<3> ahead;
-                for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.out}) ahead.add(*rows, tile, q, k * W);
-                ahead.add(s.B, tile, q, 0), ahead.add(s.C, tile, q, 0);
+                Ahead<3> ahead{tile, q, v / BLOCK, plan.vectors / BLOCK};
+                for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.out}) ahead.add(*rows, k * W);
+                ahead.add(s.B, 0), ahead.add(s.C, 0);
                 for (Int n = 0; n < BLOCK; n++) {
                     now[n] = held[n], A[n] = A2[k * plan.vectors + v + n];
                     if (s.kept) __builtin_prefetch(kept(tile) + (plan.blocks + k) * plan.vectors + v + n, 1);
@@ -405,7 +408,7 @@ struct Part {
                     const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
                     const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
                     Vector sum = y[r];
-                    ahead.fetch(v / BLOCK, plan.vectors / BLOCK);
+                    ahead.fetch();
 #pragma GCC unroll 8
                     for (Int n = 0; n < BLOCK; n++) {
                         now[n] = exp2(step * A[n]) * now[n] + input * spread<W>(B_r + n * G);
@@ -499,10 +502,10 @@ struct Part {
         const Int first = q * tile.steps, end = first + tile.steps, place = k * plan.vectors + v;
         Vector (*before)[BLOCK] = h + q;  // before[r] and before[r + 1]: states before and after token r
         Vector now[BLOCK], A[BLOCK], sums[BLOCK];
-        Ahead<2> ahead;  // the states within the tile fill the first level
-        for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.grad_out, &s.du, &s.ddelta, &s.dz})
-            ahead.add(*rows, tile, q, k * W);
-        ahead.add(s.B, tile, q, 0), ahead.add(s.C, tile, q, 0);
+        // The second level: the states within the tile fill the first.
+        Ahead<2> ahead{tile, q, v / BLOCK, plan.vectors / BLOCK};
+        for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.grad_out, &s.du, &s.ddelta, &s.dz}) ahead.add(*rows, k * W);
+        ahead.add(s.B, 0), ahead.add(s.C, 0);
         for (Int n = 0; n < BLOCK; n++) {
             A[n] = A2[place + n];
             if (s.kept) __builtin_prefetch(start + place + n - plan.blocks * plan.vectors, 0, 2);
@@ -512,7 +515,7 @@ struct Part {
             const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
             const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
             Vector sum = y[r];
-            ahead.fetch(v / BLOCK, plan.vectors / BLOCK);
+            ahead.fetch();
 #pragma GCC unroll 8
             for (Int n = 0; n < BLOCK; n++) {
                 const Vector decay = exp2(step * A[n]);

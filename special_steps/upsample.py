@@ -497,9 +497,8 @@ def _kernels(
     if _moves(mirror_y):
         along = mirror_y.unflatten(1, (-1, 2)).movedim(2, 0)  # (2, rows, t / 2, d, d)
         kernel = along[:, None, :, None, :, None].mT @ kernel
-    along = _resizing(d, own.device)  # (2, taps, d)
-    taps = along.shape[1]
-    table = torch.einsum("yai,xbj->yxijab", along, along).flatten(4).flatten(2, 3).flatten(0, 1)
+    table = _resizing_both(d, own.device)
+    taps = round(table.shape[2] ** 0.5)
     return (kernel.view(4, -1, d * d) @ table).view(*shape, taps, taps)
 
 
@@ -555,6 +554,13 @@ def _resizing(d: int, device: torch.device) -> torch.Tensor:
     along = F.interpolate(eye, (2 * size, size), mode="bicubic")[0, 0, :, reach:-reach]
     first = 4 * reach - d // 2
     return along[first : first + d + 1].unfold(0, d, 1).contiguous()
+
+
+@cache
+def _resizing_both(d: int, device: torch.device) -> torch.Tensor:
+    """The same along both sides: (4, d d, taps taps), for pixels of even and odd y and x."""
+    along = _resizing(d, device)
+    return torch.einsum("yai,xbj->yxijab", along, along).flatten(4).flatten(2, 3).flatten(0, 1)
 
 
 def _linear(state: dict[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
