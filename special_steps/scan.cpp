@@ -30,7 +30,7 @@ namespace {
 
 constexpr Int STEPS = 16;         // tokens of a tile
 constexpr Int FLUSH = 32;         // float32 sums over time go into float64 ones every so many tiles
-constexpr Int SPAN = 128;         // tiles between two sums over parts
+constexpr Int SPAN = 64;         // tiles between two sums over parts
 constexpr Int CONV_TILE = 1024;  // values of a tile of the convolution
 constexpr Int OUTER_ROWS = 128;  // rows of a tile of an outer product
 constexpr float LN2 = 0.6931471805599453f;
@@ -140,19 +140,6 @@ INLINE Vector softplus(Vector x, Vector w) { return (x < 0.0f ? all(0.0f) : x) +
 // Values from first to last of `count` that part i of `parts` has.
 std::pair<Int, Int> cut(Int count, Int parts, Int i) { return {count * i / parts, count * (i + 1) / parts}; }
 
-// Where threads wait for each other.
-class Barrier {
-    std::atomic<Int> arrived{0};
-    const Int threads;
-
-  public:
-    explicit Barrier(Int count) : threads(count) {}
-    void wait() {
-        const Int all = (arrived.fetch_add(1) / threads + 1) * threads;
-        while (arrived.load() < all) std::this_thread::yield();
-    }
-};
-
 }  // namespace
 
 extern "C" {
@@ -214,6 +201,13 @@ struct Plan {  // how a scan is laid out
     }
 };
 
+// Rows of B or C in a tile, where they lie or padded.
+struct Weights {
+    const float* data;
+    Int token;
+    const float* of(Int r) const { return data + r * token; }
+};
+
 // One part of a scan, with W channels to a vector.
 template <Int W>
 struct Part {
@@ -226,13 +220,15 @@ struct Part {
     Int b0, b1, k0, k1, index, since = 0;
     Scratch scratch;
     // of a tile: (token, channel)
-    alignas(BYTES) float uu[FLAT], zz[FLAT], ss[FLAT + LANES], su[FLAT + LANES], gate[FLAT], yy[FLAT];
-    alignas(BYTES) float slope[FLAT], ee[FLAT + LANES], S[FLAT], ds[FLAT];
+    alignas(BYTES) float uu[FLAT], zz[FLAT], ss[FLAT + LANES], su[FLAT + LANES], gate[FLAT];
+    alignas(BYTES) float slope[FLAT], ee[FLAT + LANES];
+    alignas(BYTES) float folds[3][W == LANES ? 1 : FLAT];
     // of a tile: (token), lanes as above
     Vector y[STEPS], S_lanes[STEPS], ds_lanes[STEPS];
     Vector a[STEPS][BLOCK], h[2 * STEPS][BLOCK];
     Vector *A2, *state, *start, *carry, *dA, *dD, *dbias, *D, *bias, *pB, *pC;
-    float *B, *C;  // (token, padded state)
+    float *B_tile, *C_tile;  // (token, padded state)
+    Weights B, C;
 
     Part(const Scan& scan, Int i) : s(scan), plan(scan), index(i) {
         std::tie(b0, b1) = plan.by_channels ? std::make_pair(Int(0), s.sequences) : cut(s.sequences, plan.parts, i);
@@ -242,7 +238,7 @@ struct Part {
         A2 = vectors(all), state = vectors(all * plan.together), carry = vectors(all * plan.together), dA = vectors(all);
         dD = vectors(plan.blocks), dbias = vectors(plan.blocks), D = vectors(plan.blocks), bias = vectors(plan.blocks);
         pB = vectors(STEPS * plan.vectors), pC = vectors(STEPS * plan.vectors);
-        B = scratch.take(STEPS * plan.padded + LANES), C = scratch.take(STEPS * plan.padded + LANES);
+        B_tile = scratch.take(STEPS * plan.padded + LANES), C_tile = scratch.take(STEPS * plan.padded + LANES);
         for (Int k = k0; k < k1; k++) {
             for (Int i = 0; i < std::min(W, s.channels - k * W); i++) {
                 const Int d = k * W + i;
@@ -293,12 +289,14 @@ struct Part {
     template <int LOCALITY>  // 3: first level, 2: second
     struct Ahead {
         const Tile& at;
-        const Int q, block, blocks;
+        const Int q, blocks;
+        Int next;  // tensors until the next one that is this block's
         const float* row[9];
-        Int token[9], seen = 0, count = 0;
+        Int token[9], count = 0;
 
-        void add(const Rows& rows, Int column) {
-            if (seen++ % blocks != block) return;
+        INLINE void add(const Rows& rows, Int column) {
+            if (next-- > 0) return;
+            next = blocks - 1;
             row[count] = rows.data + (at.b + q) * rows.sequence + at.t * rows.token + at.next(rows) + column;
             token[count++] = rows.token;
         }
@@ -306,6 +304,28 @@ struct Part {
             for (Int i = 0; i < count; i++) __builtin_prefetch(row[i], 0, LOCALITY), row[i] += token[i];
         }
     };
+
+    // The rows of W channels of a tile: as they lie in a tensor where each is one whole vector, else flat in `buffer`.
+    struct View {
+        float *data, *buffer;
+        Int token;
+        bool flat() const { return data == buffer; }
+        INLINE float* at(Int i) const { return data + (W == LANES ? i / LANES * token : i); }
+        INLINE Vector operator[](Int i) const { return load(at(i)); }
+    };
+    View view(float* buffer, const Rows& rows, const Tile& at, Int k) {
+        const bool whole = W == LANES && at.count == 1 && (k + 1) * W <= s.channels;
+        if (!whole) return {buffer, buffer, W};
+        return {rows.data + at.b * rows.sequence + at.t * rows.token + k * W, buffer, rows.token};
+    }
+    View loaded(float* buffer, const Rows& rows, const Tile& at, Int k) {
+        const View found = view(buffer, rows, at, k);
+        if (found.flat()) load_tile(buffer, rows, at, k);
+        return found;
+    }
+    void stored(const View& from, const Rows& rows, const Tile& at, Int k) {
+        if (from.flat()) store_tile(rows, from.buffer, at, k);
+    }
 
     // tile(token, channel) = rows of W channels of block k; zeros where there is none.
     void load_tile(float* tile, const Rows& from, const Tile& at, Int k) {
@@ -335,21 +355,27 @@ struct Part {
             }
         }
     }
-    void load_weights(float* tile, const Rows& from, const Tile& at) {
+    Weights weights(float* tile, const Rows& from, const Tile& at) {
+        if (W == LANES && at.count == 1 && s.states == plan.padded)
+            return {from.data + at.b * from.sequence + at.t * from.token, from.token};
+        const Weights padded{tile, plan.padded};
         for (Int q = 0; q < at.count; q++)
             for (Int t = 0; t < at.steps; t++, tile += plan.padded) {
                 const float* row = from.data + (at.b + q) * from.sequence + (at.t + t) * from.token;
                 copy(tile, row, s.states);
             }
+        return padded;
     }
 
-    // Sums over the states of the lanes of each token, to (token, channel).
-    void fold(float* to, const Vector* from, Int rows) {
+    // Sums over the states of the lanes of each token, flat: in `to`, or as they are where a lane is a channel.
+    float* fold(float* to, Vector* from, Int rows) {
+        if (W == LANES) return reinterpret_cast<float*>(from);
         for (Int r = 0; r < rows; r++) {
             const Vector v = folded<W>(from[r]);
             std::memcpy(to + r * W, &v, W * sizeof(float));
         }
         for (Int i = rows * W; i % LANES; i++) to[i] = 0;
+        return to;
     }
 
     Vector* kept(const Tile& tile) {
@@ -372,8 +398,8 @@ struct Part {
             for (; tile.t < s.length; tile.t += STEPS) {
                 tile.steps = std::min(STEPS, s.length - tile.t);
                 if (s.kept) keep_states(tile);
-                load_weights(B, s.B, tile);
-                load_weights(C, s.C, tile);
+                B = weights(B_tile, s.B, tile);
+                C = weights(C_tile, s.C, tile);
                 for (Int k = k0; k < k1; k++) forward_block(tile, k);
             }
             if (s.last)
@@ -383,21 +409,20 @@ struct Part {
 
     void forward_block(const Tile& tile, Int k) {
         const Int rows = tile.rows(), flat = rows * W;
-        load_tile(ss, s.delta, tile, k);
-        load_tile(uu, s.u, tile, k);
-        load_tile(zz, s.z, tile, k);
+        const View delta = loaded(ss, s.delta, tile, k), u = loaded(uu, s.u, tile, k), z = loaded(zz, s.z, tile, k);
+        const View out = view(uu, s.out, tile, k);
         for (Int i = 0; i < flat; i += LANES) {
-            const Vector x = load(ss + i) + bias[k], z = load(zz + i), step = softplus(x, decayed(x));
+            const Vector x = delta[i] + bias[k], z_i = z[i], step = softplus(x, decayed(x));
             store(ss + i, step);
-            store(su + i, step * load(uu + i));
-            store(gate + i, z * sigmoid(z));
+            store(su + i, step * u[i]);
+            store(gate + i, z_i * sigmoid(z_i));
         }
         for (Int r = 0; r < rows; r++) y[r] = Vector{};
         for (Int v = 0; v < plan.vectors; v += BLOCK)
             for (Int q = 0; q < tile.count; q++) {
                 Vector* held = state_of(state, q) + k * plan.vectors + v;
                 Vector now[BLOCK], A[BLOCK];
-                Ahead<3> ahead{tile, q, v / BLOCK, plan.vectors / BLOCK};
+                Ahead<3> ahead{tile, q, plan.vectors / BLOCK, v / BLOCK};
                 for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.out}) ahead.add(*rows, k * W);
                 ahead.add(s.B, 0), ahead.add(s.C, 0);
                 for (Int n = 0; n < BLOCK; n++) {
@@ -406,7 +431,7 @@ struct Part {
                 }
                 for (Int r = q * tile.steps; r < (q + 1) * tile.steps; r++) {
                     const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
-                    const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
+                    const float *B_r = B.of(r) + v * G, *C_r = C.of(r) + v * G;
                     Vector sum = y[r];
                     ahead.fetch();
 #pragma GCC unroll 8
@@ -418,9 +443,9 @@ struct Part {
                 }
                 for (Int n = 0; n < BLOCK; n++) held[n] = now[n];
             }
-        fold(yy, y, rows);
-        for (Int i = 0; i < flat; i += LANES) store(yy + i, (load(yy + i) + D[k] * load(uu + i)) * load(gate + i));
-        store_tile(s.out, yy, tile, k);
+        const float* yy = fold(folds[0], y, rows);
+        for (Int i = 0; i < flat; i += LANES) store(out.at(i), (load(yy + i) + D[k] * u[i]) * load(gate + i));
+        stored(out, s.out, tile, k);
     }
 
     // Backwards through sequence b and those in the same tile: begin, all tiles in one go or several, end.
@@ -438,8 +463,8 @@ struct Part {
                 start = kept(tile);
             else
                 for (Int q = 0; q < tile.count; q++) load_states(state_of(state, q), s.initial, tile.b + q);
-            load_weights(B, s.B, tile);
-            load_weights(C, s.C, tile);
+            B = weights(B_tile, s.B, tile);
+            C = weights(C_tile, s.C, tile);
             for (Int k = k0; k < k1; k++) backward_block(tile, k);
             sum_channels(dB, pB, tile);
             sum_channels(dC, pC, tile);
@@ -461,40 +486,36 @@ struct Part {
 
     void backward_block(const Tile& tile, Int k) {
         const Int rows = tile.rows(), flat = rows * W;
-        load_tile(ss, s.delta, tile, k);
-        load_tile(uu, s.u, tile, k);
-        load_tile(zz, s.z, tile, k);
-        load_tile(gate, s.grad_out, tile, k);
+        const View delta = loaded(ss, s.delta, tile, k), u = loaded(uu, s.u, tile, k), z = loaded(zz, s.z, tile, k);
+        const View grad_out = loaded(gate, s.grad_out, tile, k);
         for (Int i = 0; i < flat; i += LANES) {
-            const Vector x = load(ss + i) + bias[k], w = decayed(x), step = softplus(x, w);
-            const Vector z = load(zz + i), sigma = sigmoid(z), g = load(gate + i) * sigma;
+            const Vector x = delta[i] + bias[k], w = decayed(x), step = softplus(x, w);
+            const Vector z_i = z[i], sigma = sigmoid(z_i), g = grad_out[i] * sigma;
             store(slope + i, (x >= 0.0f ? all(1.0f) : w) / (1.0f + w));
             store(ss + i, step);
-            store(su + i, step * load(uu + i));
-            store(zz + i, sigma * z);
-            store(ee + i, g * z);
-            store(gate + i, g * (1.0f + z * (1.0f - sigma)));  // grad z = gate y
+            store(su + i, step * u[i]);
+            store(zz + i, sigma * z_i);
+            store(ee + i, g * z_i);
+            store(gate + i, g * (1.0f + z_i * (1.0f - sigma)));  // grad z = gate y
         }
         for (Int r = 0; r < rows; r++) y[r] = S_lanes[r] = ds_lanes[r] = Vector{};
         for (Int v = 0; v < plan.vectors; v += BLOCK)
             for (Int q = 0; q < tile.count; q++) backward_states(tile, k, v, q);
-        fold(yy, y, rows);
-        fold(S, S_lanes, rows);
-        fold(ds, ds_lanes, rows);
+        float *yy = fold(folds[0], y, rows), *S = fold(folds[1], S_lanes, rows), *ds = fold(folds[2], ds_lanes, rows);
+        const View dz = view(gate, s.dz, tile, k), du = view(S, s.du, tile, k), ddelta = view(ds, s.ddelta, tile, k);
+        const View out = s.out.data ? view(yy, s.out, tile, k) : View{yy, yy, W};
         for (Int i = 0; i < flat; i += LANES) {
-            const Vector u = load(uu + i), e = load(ee + i), sum = load(S + i);
-            const Vector grad = (u * sum + LN2 * load(ds + i)) * load(slope + i), y = load(yy + i) + D[k] * u;
-            store(gate + i, load(gate + i) * y);
-            store(yy + i, y * load(zz + i));
-            store(S + i, load(ss + i) * sum + e * D[k]);
-            store(ds + i, grad);
-            dD[k] += e * u;
+            const Vector u_i = u[i], e = load(ee + i), sum = load(S + i);
+            const Vector grad = (u_i * sum + LN2 * load(ds + i)) * load(slope + i), y = load(yy + i) + D[k] * u_i;
+            store(dz.at(i), load(gate + i) * y);
+            store(out.at(i), y * load(zz + i));
+            store(du.at(i), load(ss + i) * sum + e * D[k]);
+            store(ddelta.at(i), grad);
+            dD[k] += e * u_i;
             dbias[k] += grad;
         }
-        if (s.out.data) store_tile(s.out, yy, tile, k);
-        store_tile(s.dz, gate, tile, k);
-        store_tile(s.du, S, tile, k);
-        store_tile(s.ddelta, ds, tile, k);
+        if (s.out.data) stored(out, s.out, tile, k);
+        stored(dz, s.dz, tile, k), stored(du, s.du, tile, k), stored(ddelta, s.ddelta, tile, k);
     }
 
     // BLOCK vectors of state of sequence q of a tile, forwards and back.
@@ -503,7 +524,7 @@ struct Part {
         Vector (*before)[BLOCK] = h + q;  // before[r] and before[r + 1]: states before and after token r
         Vector now[BLOCK], A[BLOCK], sums[BLOCK];
         // The second level: the states within the tile fill the first.
-        Ahead<2> ahead{tile, q, v / BLOCK, plan.vectors / BLOCK};
+        Ahead<2> ahead{tile, q, plan.vectors / BLOCK, v / BLOCK};
         for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.grad_out, &s.du, &s.ddelta, &s.dz}) ahead.add(*rows, k * W);
         ahead.add(s.B, 0), ahead.add(s.C, 0);
         for (Int n = 0; n < BLOCK; n++) {
@@ -513,7 +534,7 @@ struct Part {
         }
         for (Int r = first; r < end; r++) {
             const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
-            const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
+            const float *B_r = B.of(r) + v * G, *C_r = C.of(r) + v * G;
             Vector sum = y[r];
             ahead.fetch();
 #pragma GCC unroll 8
@@ -529,7 +550,7 @@ struct Part {
         for (Int n = 0; n < BLOCK; n++) now[n] = state_of(carry, q)[place + n], sums[n] = dA[place + n];
         for (Int r = end - 1; r >= first; r--) {
             const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W), e = repeated<W>(ee + r * W);
-            const float *B_r = B + r * plan.padded + v * G, *C_r = C + r * plan.padded + v * G;
+            const float *B_r = B.of(r) + v * G, *C_r = C.of(r) + v * G;
             Vector S_r = S_lanes[r], ds_r = ds_lanes[r], tB[BLOCK], tC[BLOCK];
 #pragma GCC unroll 8
             for (Int n = 0; n < BLOCK; n++) {
@@ -608,30 +629,38 @@ void run_backward(const Scan& s) {
         in_threads(plan.parts, [&](Int i) { Part<W>(s, i).backward(); });
         return;
     }
-    // Each part has sums over its own channels, for a span of tokens at a time, so that they stay in the cache. While
-    // some threads still add up one span others begin the next: two sets of buffers.
-    const Int span = SPAN * STEPS, row = 2 * s.states, size = span * row;
-    std::unique_ptr<float[]> own(new float[2 * plan.parts * size]);
-    Barrier barrier(plan.parts);
+    // Each part has sums over its own channels, for a span of tokens at a time, so that they stay in the cache. A span is
+    // summed over parts one span later, when the others are most likely done with it. Who has finished a span has summed
+    // the one two before it, so that four sets of buffers are enough.
+    const Int span = SPAN * STEPS, row = 2 * s.states, size = span * row, spans = (plan.chunks - 1) / SPAN + 1;
+    std::unique_ptr<float[]> own(new float[4 * plan.parts * size]);
+    std::vector<std::atomic<Int>> done(plan.parts);
     in_threads(plan.parts, [&](Int i) {
         Part<W> part(s, i);
+        const auto buffers = [&](Int turn) { return own.get() + turn % 4 * plan.parts * size; };
+        const auto sum = [&](Int turn) {
+            for (auto& other : done)
+                while (other.load() <= turn) std::this_thread::yield();
+            const Int b = turn / spans, t0 = (spans - 1 - turn % spans) * span;
+            const auto [first, end] = cut(std::min(span, s.length - t0), plan.parts, i);
+            for (Int t = first; t < end; t++) {
+                const float* from = buffers(turn) + t * row;
+                sum_parts(s.dB, b, t0 + t, from, plan.parts, size, s.states);
+                sum_parts(s.dC, b, t0 + t, from + s.states, plan.parts, size, s.states);
+            }
+        };
         Int turn = 0;
         for (Int b = 0; b < s.sequences; b++) {
             auto tile = part.begin_backward(b);
-            for (Int chunk = (plan.chunks - 1) / SPAN * SPAN; chunk >= 0; chunk -= SPAN, turn++) {
-                const float* all = own.get() + turn % 2 * plan.parts * size;
-                float* mine = own.get() + (turn % 2 * plan.parts + i) * size;
-                const Int t0 = chunk * STEPS, steps = std::min(span, s.length - t0);
-                part.backward_tiles(tile, t0, Rows{mine - t0 * row, 0, row}, Rows{mine + s.states - t0 * row, 0, row});
-                barrier.wait();
-                const auto [first, end] = cut(steps, plan.parts, i);
-                for (Int t = first; t < end; t++) {
-                    sum_parts(s.dB, b, t0 + t, all + t * row, plan.parts, size, s.states);
-                    sum_parts(s.dC, b, t0 + t, all + t * row + s.states, plan.parts, size, s.states);
-                }
+            for (Int t0 = (spans - 1) * span; t0 >= 0; t0 -= span) {
+                float* mine = buffers(turn) + i * size - t0 * row;
+                part.backward_tiles(tile, t0, Rows{mine, 0, row}, Rows{mine + s.states, 0, row});
+                done[i].store(++turn);
+                if (turn > 1) sum(turn - 2);
             }
             part.end_backward(tile);
         }
+        sum(turn - 1);
         part.flush();
     });
 }
