@@ -235,6 +235,11 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, nargs="*", default=[], help="workflow configs")
     parser.add_argument("--data", type=Path, default=Path(), help="folder of their scenes")
     options = parser.parse_args()
+    if options.scenes and options.weights.resolve() != bundled.FOLDER.resolve():
+        parser.error(
+            f"--scenes measures the installed weights, in {bundled.FOLDER}: "
+            f"copy those of {options.weights} there first, or leave --weights out"
+        )
     model, tokenizer = bundled.load(options.weights)
     data = load(options.aerial, options.cache)
     bank = make_bank(data, find_parts(data, options.cache), held_out=True)

@@ -127,7 +127,11 @@ def naive(method, state, cells, image):
 
 
 @pytest.mark.parametrize("shape", [(14, 14), (7, 5), (3, 8)])
-@pytest.mark.parametrize("method", ["bilinear", "guided", "jbu"])
+@pytest.mark.parametrize(
+    ("method", "way"),
+    [("bilinear", "torch"), ("guided", "torch"), ("jbu", "kernel"), ("jbu", "torch")],
+    indirect=["way"],
+)
 def test_cosines_equal_those_of_the_naive_path(method, shape, way):
     """Features that are alike, as a ViT's are, and features that are not; 224 px and odd maps."""
     torch.manual_seed(0)
