@@ -31,6 +31,7 @@ from special_steps.bundled_clip.words import (
     scene_group,
     split_words,
 )
+from special_steps.native import keep_memory
 
 log = logging.getLogger("bundled_clip")
 
@@ -219,6 +220,7 @@ def run_rank(
         world_size=processes,
     )
     torch.manual_seed(seed)
+    keep_memory()
     trunk = imagenet_trunk(TRAIN_STRIDE).to(memory_format=torch.channels_last)
     head = copy.deepcopy(model.visual.head)  # the model itself only ever holds the average
     parameters = [*trunk.parameters(), *head.parameters()]

@@ -101,6 +101,10 @@ def texture(bank: Bank, part: int, size: int, rng: np.random.Generator) -> np.nd
         # Spots in towns hold cars and whole blocks; one road or one roof is nearly plain.
         plain = patch[rng.integers(n), rng.integers(n)]
         out = plain + 0.15 * (out - out.mean((0, 1)))
+    elif rng.random() < 0.5:
+        # Coarse pixels and a sensor's blur leave little of a texture: colour has to tell.
+        mean = out.mean((0, 1))
+        out = mean + rng.uniform(0.1, 1) * (out - mean)
     return out * rng.uniform(0.6, 1.3)
 
 
