@@ -30,7 +30,7 @@ namespace {
 
 constexpr Int STEPS = 16;         // tokens of a tile
 constexpr Int FLUSH = 32;         // float32 sums over time go into float64 ones every so many tiles
-constexpr Int SPAN = 64;         // tiles between two sums over parts
+constexpr Int SPAN = 64;          // tiles between two sums over parts
 constexpr Int CONV_TILE = 1024;  // values of a tile of the convolution
 constexpr Int OUTER_ROWS = 128;  // rows of a tile of an outer product
 constexpr float LN2 = 0.6931471805599453f;
@@ -148,6 +148,7 @@ extern "C" {
 struct Rows {
     float* data;
     Int sequence, token;  // strides
+    float* row(Int b, Int t) const { return data + b * sequence + t * token; }
 };
 
 struct Scan {
@@ -297,7 +298,7 @@ struct Part {
         INLINE void add(const Rows& rows, Int column) {
             if (next-- > 0) return;
             next = blocks - 1;
-            row[count] = rows.data + (at.b + q) * rows.sequence + at.t * rows.token + at.next(rows) + column;
+            row[count] = rows.row(at.b + q, at.t) + at.next(rows) + column;
             token[count++] = rows.token;
         }
         INLINE void fetch() {
@@ -316,7 +317,7 @@ struct Part {
     View view(float* buffer, const Rows& rows, const Tile& at, Int k) {
         const bool whole = W == LANES && at.count == 1 && (k + 1) * W <= s.channels;
         if (!whole) return {buffer, buffer, W};
-        return {rows.data + at.b * rows.sequence + at.t * rows.token + k * W, buffer, rows.token};
+        return {rows.row(at.b, at.t) + k * W, buffer, rows.token};
     }
     View loaded(float* buffer, const Rows& rows, const Tile& at, Int k) {
         const View found = view(buffer, rows, at, k);
@@ -331,7 +332,7 @@ struct Part {
     void load_tile(float* tile, const Rows& from, const Tile& at, Int k) {
         const Int real = std::min(W, s.channels - k * W);
         for (Int q = 0; q < at.count; q++) {
-            const float* row = from.data + (at.b + q) * from.sequence + at.t * from.token + k * W;
+            const float* row = from.row(at.b + q, at.t) + k * W;
             for (Int t = 0; t < at.steps; t++, row += from.token, tile += W) {
                 if (real == W) {
                     std::memcpy(tile, row, W * sizeof(float));
@@ -346,7 +347,7 @@ struct Part {
     void store_tile(const Rows& to, const float* tile, const Tile& at, Int k) {
         const Int real = std::min(W, s.channels - k * W);
         for (Int q = 0; q < at.count; q++) {
-            float* row = to.data + (at.b + q) * to.sequence + at.t * to.token + k * W;
+            float* row = to.row(at.b + q, at.t) + k * W;
             for (Int t = 0; t < at.steps; t++, row += to.token, tile += W) {
                 if (real == W)
                     std::memcpy(row, tile, W * sizeof(float));
@@ -357,12 +358,11 @@ struct Part {
     }
     Weights weights(float* tile, const Rows& from, const Tile& at) {
         if (W == LANES && at.count == 1 && s.states == plan.padded)
-            return {from.data + at.b * from.sequence + at.t * from.token, from.token};
+            return {from.row(at.b, at.t), from.token};
         const Weights padded{tile, plan.padded};
         for (Int q = 0; q < at.count; q++)
             for (Int t = 0; t < at.steps; t++, tile += plan.padded) {
-                const float* row = from.data + (at.b + q) * from.sequence + (at.t + t) * from.token;
-                copy(tile, row, s.states);
+                copy(tile, from.row(at.b + q, at.t + t), s.states);
             }
         return padded;
     }
@@ -580,7 +580,7 @@ struct Part {
         for (Int q = 0; q < tile.count; q++)
             for (Int t = 0; t < tile.steps; t++) {
                 const Vector* mine = sums + (q * tile.steps + t) * plan.vectors / BLOCK;
-                float* row = to.data + (tile.b + q) * to.sequence + (tile.t + t) * to.token;
+                float* row = to.row(tile.b + q, tile.t + t);
                 for (Int n = 0; n < s.states; n += LANES, mine += W / BLOCK) {
                     const Vector sum = in_order<W>(summed<W / BLOCK, BLOCK>(mine), Lanes{});
                     if (s.states - n >= LANES) {
@@ -616,7 +616,7 @@ void run_forward(const Scan& s) {
 
 // A row is the sum of those of all parts, which are `size` apart.
 void sum_parts(const Rows& to, Int b, Int t, const float* from, Int parts, Int size, Int count) {
-    float* row = to.data + b * to.sequence + t * to.token;
+    float* row = to.row(b, t);
     copy(row, from, count);
     for (Int i = 1; i < parts; i++)
         for (Int n = 0; n < count; n++) row[n] += from[i * size + n];
@@ -707,7 +707,7 @@ struct ConvPart {
         for (Int t = first; t < first + count; t++, to += c.channels) {
             const float* row = nullptr;
             if (t >= 0 && t < c.length)
-                row = from.data + b * from.sequence + t * from.token;
+                row = from.row(b, t);
             else if (before && t < 0 && t >= -history)
                 row = before + (b * history + t + history) * c.channels;
             if (row)
@@ -738,8 +738,7 @@ struct ConvPart {
                 for (Int m = 0; m < all; m += LANES) store(v + m, load(v + m) * sigmoid(load(v + m)));
                 for (Int j = 0; j < count; j++)
                     for (Int r = 0; r < steps; r++)
-                        copy(c.out.data + (b + j) * c.out.sequence + (t + r) * c.out.token,
-                             v + (j * period + r) * c.channels, c.channels);
+                        copy(c.out.row(b + j, t + r), v + (j * period + r) * c.channels, c.channels);
             }
     }
 
@@ -774,7 +773,7 @@ struct ConvPart {
                     for (Int r = 0; r < steps; r++) {
                         const Int p = t + r;
                         float* row = p < 0 ? c.dbefore + ((b + j) * history + p + history) * c.channels
-                                           : c.dx.data + (b + j) * c.dx.sequence + p * c.dx.token;
+                                           : c.dx.row(b + j, p);
                         copy(row, dx + (j * period + r) * c.channels, c.channels);
                     }
                 std::fill(g + own, g + own + LANES, 0.0f);  // tokens behind belong to other tiles
