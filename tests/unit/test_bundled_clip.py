@@ -223,3 +223,13 @@ def test_held_out_scenes_are_recognised(clip):
         z = torch.cat([model.encode_image(part, normalize=True) for part in x.split(32)])
     text = evaluation.class_vectors(model, tokenizer, words.EVALUATION_WORDS)
     assert ((z @ text.T).argmax(1).numpy() == np.array(truth)).mean() >= 0.7
+
+
+def test_evaluate_refuses_scenes_for_weights_that_are_not_installed(tmp_path, monkeypatch, capsys):
+    line = f"evaluate --aerial a --cache c --weights {tmp_path} --scenes samson.yaml"
+    monkeypatch.setattr("sys.argv", line.split())
+    with pytest.raises(SystemExit) as stop:
+        evaluation.main()
+    assert stop.value.code == 2
+    told = capsys.readouterr().err
+    assert str(tmp_path) in told and "leave --weights out" in told
