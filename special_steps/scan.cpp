@@ -19,8 +19,8 @@
 // A vector holds W neighbouring channels for LANES / W neighbouring states: lane j W + i is channel i, state j. Some
 // such vectors at a time (BLOCK) run through all tokens of a tile in registers.
 //
-// The work is cut into as many fixed parts as there are threads, by sequences or by channels, and sums over parts are
-// taken in their order: results are a function of the number of threads only.
+// The work is cut into as many fixed parts as there are threads: sequences or, where those are too few, spans of tiles
+// in turn (`Turns`). Sums over parts are taken in their order: results are a function of the number of threads only.
 
 #include "native.h"
 
@@ -30,7 +30,7 @@ namespace {
 
 constexpr Int STEPS = 16;         // tokens of a tile
 constexpr Int FLUSH = 32;         // float32 sums over time go into float64 ones every so many tiles
-constexpr Int SPAN = 64;          // tiles between two sums over parts
+constexpr Int SPAN = 32;          // tiles that a part takes at a time where parts take turns
 constexpr Int CONV_TILE = 1024;  // values of a tile of the convolution
 constexpr Int OUTER_ROWS = 128;  // rows of a tile of an outer product
 constexpr float LN2 = 0.6931471805599453f;
@@ -188,17 +188,36 @@ struct Product {
 namespace {
 
 struct Plan {  // how a scan is laid out
-    Int parts, blocks, together, chunks, padded, vectors;
-    bool by_channels;
+    Int parts, blocks, together, chunks, padded, vectors, span, spans;
+    bool in_turn;  // parts take spans of all sequences in turn, else they have sequences of their own
 
     explicit Plan(const Scan& s) {
         blocks = (s.channels + s.width - 1) / s.width;
-        by_channels = s.sequences < s.threads;
-        parts = std::min(s.threads, by_channels ? blocks : s.sequences);
         together = s.length <= STEPS ? STEPS / s.length : 1;
         chunks = (s.length + STEPS - 1) / STEPS;
         padded = (s.states + LANES - 1) / LANES * LANES;
         vectors = padded * s.width / LANES;  // of one block of channels and all states
+        in_turn = s.sequences < s.threads && chunks > 1;
+        span = in_turn ? SPAN : 1;
+        spans = (chunks - 1) / span + 1;
+        parts = std::min(s.threads, in_turn ? std::min(spans, blocks) : s.sequences);
+    }
+};
+
+// Where parts that take spans in turn stand. A part begins a block of channels when the part before it is through with
+// that block in the span before, and has left its states here. With the channels cut in two instead, two cores read and
+// write neighbouring cache lines at the same time and add up each other's sums: up to a fifth slower where they share no cache.
+struct Turns {
+    struct alignas(128) Count {
+        std::atomic<Int> blocks{0};
+    };
+    Scratch scratch;
+    float *state, *carry;     // of all sequences
+    std::vector<Count> done;  // by each part: the number of its last span x blocks + blocks of that one
+
+    Turns(const Scan& s, const Plan& plan) : done(plan.parts) {
+        const Int size = plan.in_turn ? s.sequences * plan.blocks * plan.vectors * LANES : 0;
+        state = scratch.take(size), carry = scratch.take(size);
     }
 };
 
@@ -218,7 +237,9 @@ struct Part {
 
     const Scan& s;
     const Plan plan;
-    Int b0, b1, k0, k1, index, since = 0;
+    Turns& turns;
+    const Int index;
+    Int b0, b1, since = 0;
     Scratch scratch;
     // of a tile: (token, channel)
     alignas(BYTES) float uu[FLAT], zz[FLAT], ss[FLAT + LANES], su[FLAT + LANES], gate[FLAT];
@@ -231,16 +252,17 @@ struct Part {
     float *B_tile, *C_tile;  // (token, padded state)
     Weights B, C;
 
-    Part(const Scan& scan, Int i) : s(scan), plan(scan), index(i) {
-        std::tie(b0, b1) = plan.by_channels ? std::make_pair(Int(0), s.sequences) : cut(s.sequences, plan.parts, i);
-        std::tie(k0, k1) = plan.by_channels ? cut(plan.blocks, plan.parts, i) : std::make_pair(Int(0), plan.blocks);
+    Part(const Scan& scan, Turns& shared, Int i) : s(scan), plan(scan), turns(shared), index(i) {
+        std::tie(b0, b1) = plan.in_turn ? std::make_pair(Int(0), s.sequences) : cut(s.sequences, plan.parts, i);
         const auto vectors = [&](Int count) { return reinterpret_cast<Vector*>(scratch.take(count * LANES)); };
         const Int all = plan.blocks * plan.vectors;
-        A2 = vectors(all), state = vectors(all * plan.together), carry = vectors(all * plan.together), dA = vectors(all);
+        A2 = vectors(all), dA = vectors(all);
+        state = plan.in_turn ? reinterpret_cast<Vector*>(turns.state) : vectors(all * plan.together);
+        carry = plan.in_turn ? reinterpret_cast<Vector*>(turns.carry) : vectors(all * plan.together);
         dD = vectors(plan.blocks), dbias = vectors(plan.blocks), D = vectors(plan.blocks), bias = vectors(plan.blocks);
-        pB = vectors(STEPS * plan.vectors), pC = vectors(STEPS * plan.vectors);
+        pB = vectors(plan.span * STEPS * plan.vectors / BLOCK), pC = vectors(plan.span * STEPS * plan.vectors / BLOCK);
         B_tile = scratch.take(STEPS * plan.padded + LANES), C_tile = scratch.take(STEPS * plan.padded + LANES);
-        for (Int k = k0; k < k1; k++) {
+        for (Int k = 0; k < plan.blocks; k++) {
             for (Int i = 0; i < std::min(W, s.channels - k * W); i++) {
                 const Int d = k * W + i;
                 for (Int j = 0; j < G; j++) at(D, k, j * W + i) = s.D[d], at(bias, k, j * W + i) = s.bias[d];
@@ -254,7 +276,7 @@ struct Part {
 
     // States of a sequence, (channel, state), to or from vectors.
     void load_states(Vector* to, const float* from, Int b) {
-        for (Int k = k0; k < k1; k++)
+        for (Int k = 0; k < plan.blocks; k++)
             for (Int v = 0; v < plan.vectors; v++) {
                 to[k * plan.vectors + v] = Vector{};
                 if (!from) continue;
@@ -266,23 +288,51 @@ struct Part {
             }
     }
     void store_states(float* to, Vector* from, Int b) {
-        for (Int k = k0; k < k1; k++)
+        for (Int k = 0; k < plan.blocks; k++)
             for (Int d = k * W; d < std::min(k * W + W, s.channels); d++)
                 for (Int n = 0; n < s.states; n++)
                     to[(b * s.channels + d) * s.states + n] = at(from, k * plan.vectors + n / G, n % G * W + d % W);
     }
 
-    // A tile: `count` sequences from b on, `steps` tokens from t on. The next one is `jump` sequences and `step` tokens
-    // from there.
+    // A tile: `count` sequences from b on, `steps` tokens from t on.
     struct Tile {
-        Int b, count, t, steps, jump, step;
+        Int b, count, t, steps;
         Int rows() const { return count * steps; }
-        Int next(const Rows& rows) const { return jump * rows.sequence + step * rows.token; }
     };
+    Tile next;  // what this part works on next: a tile,
+    Int next_k;  // and a block of its channels
 
-    Tile first_tile(Int b, Int step) const {
-        const bool whole = s.length <= STEPS;
-        return {b, std::min(plan.together, b1 - b), 0, 0, whole ? plan.together : 0, whole ? 0 : step};
+    Tile tile_of(Int b, Int chunk) const {
+        return {b, std::min(plan.together, b1 - b), chunk * STEPS, std::min(STEPS, s.length - chunk * STEPS)};
+    }
+
+    // Calls work(tile, block of channels, place in its span) for all tiles of this part in the order of time (way: 1) or
+    // against it (-1), begin(tile) before the first one of a sequence and end(tile) behind the last.
+    template <class Begin, class Work, class End>
+    void walk(Int way, const Begin& begin, const Work& work, const End& end) {
+        const auto& others = turns.done[(index + plan.parts - 1) % plan.parts].blocks;
+        const Int stride = plan.in_turn ? plan.parts * plan.span : 1;
+        for (Int b = b0; b < b1; b += plan.together)
+            for (Int turn = 0; turn < plan.spans; turn++) {
+                const Int number = b * plan.spans + turn;
+                if (plan.in_turn && number % plan.parts != index) continue;
+                const auto tile = [&](Int i) { return tile_of(b, way > 0 ? i : plan.chunks - 1 - i); };
+                const Int from = turn * plan.span, to = std::min(from + plan.span, plan.chunks);
+                const Tile later = plan.chunks > 1 ? tile(from + stride) : tile_of(b + plan.together, 0);
+                if (turn == 0) begin(tile(0));
+                for (Int k = 0; k < plan.blocks; k++) {
+                    while (plan.in_turn && others.load() < (number - 1) * plan.blocks + k + 1)
+                        std::this_thread::yield();
+                    for (Int i = from; i < to; i++) {
+                        const bool last = i + 1 == to;
+                        next_k = (k + last) % plan.blocks;
+                        next = !last ? tile(i + 1) : next_k > 0 ? tile(from) : later;
+                        work(tile(i), k, i - from);
+                    }
+                    turns.done[index].blocks.store(number * plan.blocks + k + 1);
+                }
+                if (turn == plan.spans - 1) end(tile(to - 1));
+            }
     }
 
     // Rows of the next tile are fetched into a cache while this one is worked on: every block of states has some of the
@@ -298,7 +348,7 @@ struct Part {
         INLINE void add(const Rows& rows, Int column) {
             if (next-- > 0) return;
             next = blocks - 1;
-            row[count] = rows.row(at.b + q, at.t) + at.next(rows) + column;
+            row[count] = rows.row(at.b + q, at.t) + column;
             token[count++] = rows.token;
         }
         INLINE void fetch() {
@@ -382,35 +432,31 @@ struct Part {
         return reinterpret_cast<Vector*>(s.kept) + (tile.b * plan.chunks + tile.t / STEPS) * plan.blocks * plan.vectors;
     }
 
-    void keep_states(const Tile& tile) {
-        Vector* to = kept(tile);
-        for (Int i = k0 * plan.vectors; i < k1 * plan.vectors; i++) {
-            store(reinterpret_cast<float*>(to + i), state[i]);
-        }
+    Vector* state_of(Vector* states, const Tile& tile, Int q) {
+        return states + (plan.in_turn ? tile.b : q) * plan.blocks * plan.vectors;
     }
 
-    Vector* state_of(Vector* states, Int q) { return states + q * plan.blocks * plan.vectors; }
+    void states_from(Vector* states, const float* from, const Tile& tile) {
+        for (Int q = 0; q < tile.count; q++) load_states(state_of(states, tile, q), from, tile.b + q);
+    }
+    void states_to(float* to, Vector* states, const Tile& tile) {
+        if (!to) return;
+        for (Int q = 0; q < tile.count; q++) store_states(to, state_of(states, tile, q), tile.b + q);
+    }
 
     void forward() {
-        for (Int b = b0; b < b1; b += plan.together) {
-            Tile tile = first_tile(b, STEPS);
-            for (Int q = 0; q < tile.count; q++) load_states(state_of(state, q), s.initial, b + q);
-            for (; tile.t < s.length; tile.t += STEPS) {
-                tile.steps = std::min(STEPS, s.length - tile.t);
-                if (s.kept) keep_states(tile);
-                B = weights(B_tile, s.B, tile);
-                C = weights(C_tile, s.C, tile);
-                for (Int k = k0; k < k1; k++) forward_block(tile, k);
-            }
-            if (s.last)
-                for (Int q = 0; q < tile.count; q++) store_states(s.last, state_of(state, q), b + q);
-        }
+        walk(
+            1, [&](const Tile& tile) { states_from(state, s.initial, tile); },
+            [&](const Tile& tile, Int k, Int) { forward_block(tile, k); },
+            [&](const Tile& tile) { states_to(s.last, state, tile); });
     }
 
     void forward_block(const Tile& tile, Int k) {
         const Int rows = tile.rows(), flat = rows * W;
         const View delta = loaded(ss, s.delta, tile, k), u = loaded(uu, s.u, tile, k), z = loaded(zz, s.z, tile, k);
         const View out = view(uu, s.out, tile, k);
+        B = weights(B_tile, s.B, tile);
+        C = weights(C_tile, s.C, tile);
         for (Int i = 0; i < flat; i += LANES) {
             const Vector x = delta[i] + bias[k], z_i = z[i], step = softplus(x, decayed(x));
             store(ss + i, step);
@@ -420,14 +466,17 @@ struct Part {
         for (Int r = 0; r < rows; r++) y[r] = Vector{};
         for (Int v = 0; v < plan.vectors; v += BLOCK)
             for (Int q = 0; q < tile.count; q++) {
-                Vector* held = state_of(state, q) + k * plan.vectors + v;
+                const Int place = k * plan.vectors + v;
+                Vector* held = state_of(state, tile, q) + place;
                 Vector now[BLOCK], A[BLOCK];
-                Ahead<3> ahead{tile, q, plan.vectors / BLOCK, v / BLOCK};
-                for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.out}) ahead.add(*rows, k * W);
+                Ahead<3> ahead{next, q, plan.vectors / BLOCK, v / BLOCK};
+                for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.out}) ahead.add(*rows, next_k * W);
                 ahead.add(s.B, 0), ahead.add(s.C, 0);
                 for (Int n = 0; n < BLOCK; n++) {
-                    now[n] = held[n], A[n] = A2[k * plan.vectors + v + n];
-                    if (s.kept) __builtin_prefetch(kept(tile) + (plan.blocks + k) * plan.vectors + v + n, 1);
+                    now[n] = held[n], A[n] = A2[place + n];
+                    if (!s.kept) continue;
+                    store(reinterpret_cast<float*>(kept(tile) + place + n), now[n]);
+                    __builtin_prefetch(kept(next) + next_k * plan.vectors + v + n, 1);
                 }
                 for (Int r = q * tile.steps; r < (q + 1) * tile.steps; r++) {
                     const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
@@ -448,46 +497,22 @@ struct Part {
         stored(out, s.out, tile, k);
     }
 
-    // Backwards through sequence b and those in the same tile: begin, all tiles in one go or several, end.
-    Tile begin_backward(Int b) {
-        Tile tile = first_tile(b, -STEPS);
-        for (Int q = 0; q < tile.count; q++) load_states(state_of(carry, q), s.grad_last, b + q);
-        tile.t = (plan.chunks - 1) * STEPS;
-        return tile;
-    }
-    void backward_tiles(Tile& tile, Int down_to, const Rows& dB, const Rows& dC) {
-        for (; tile.t >= down_to; tile.t -= STEPS) {
-            tile.steps = std::min(STEPS, s.length - tile.t);
-            start = state;
-            if (s.kept)
-                start = kept(tile);
-            else
-                for (Int q = 0; q < tile.count; q++) load_states(state_of(state, q), s.initial, tile.b + q);
-            B = weights(B_tile, s.B, tile);
-            C = weights(C_tile, s.C, tile);
-            for (Int k = k0; k < k1; k++) backward_block(tile, k);
-            sum_channels(dB, pB, tile);
-            sum_channels(dC, pC, tile);
-            if (++since % FLUSH == 0) flush();
-        }
-    }
-    void end_backward(const Tile& tile) {
-        if (s.dinitial)
-            for (Int q = 0; q < tile.count; q++) store_states(s.dinitial, state_of(carry, q), tile.b + q);
-    }
     void backward() {
-        for (Int b = b0; b < b1; b += plan.together) {
-            Tile tile = begin_backward(b);
-            backward_tiles(tile, 0, s.dB, s.dC);
-            end_backward(tile);
-        }
+        walk(
+            -1, [&](const Tile& tile) { states_from(carry, s.grad_last, tile); },
+            [&](const Tile& tile, Int k, Int i) { backward_block(tile, k, i * STEPS * plan.vectors / BLOCK); },
+            [&](const Tile& tile) { states_to(s.dinitial, carry, tile); });
         flush();
     }
 
-    void backward_block(const Tile& tile, Int k) {
+    void backward_block(const Tile& tile, Int k, Int sums) {
         const Int rows = tile.rows(), flat = rows * W;
         const View delta = loaded(ss, s.delta, tile, k), u = loaded(uu, s.u, tile, k), z = loaded(zz, s.z, tile, k);
         const View grad_out = loaded(gate, s.grad_out, tile, k);
+        B = weights(B_tile, s.B, tile);
+        C = weights(C_tile, s.C, tile);
+        start = s.kept ? kept(tile) : state;
+        if (!s.kept && k == 0) states_from(state, s.initial, tile);
         for (Int i = 0; i < flat; i += LANES) {
             const Vector x = delta[i] + bias[k], w = decayed(x), step = softplus(x, w);
             const Vector z_i = z[i], sigma = sigmoid(z_i), g = grad_out[i] * sigma;
@@ -500,7 +525,7 @@ struct Part {
         }
         for (Int r = 0; r < rows; r++) y[r] = S_lanes[r] = ds_lanes[r] = Vector{};
         for (Int v = 0; v < plan.vectors; v += BLOCK)
-            for (Int q = 0; q < tile.count; q++) backward_states(tile, k, v, q);
+            for (Int q = 0; q < tile.count; q++) backward_states(tile, k, v, q, pB + sums, pC + sums);
         float *yy = fold(folds[0], y, rows), *S = fold(folds[1], S_lanes, rows), *ds = fold(folds[2], ds_lanes, rows);
         const View dz = view(gate, s.dz, tile, k), du = view(S, s.du, tile, k), ddelta = view(ds, s.ddelta, tile, k);
         const View out = s.out.data ? view(yy, s.out, tile, k) : View{yy, yy, W};
@@ -516,21 +541,28 @@ struct Part {
         }
         if (s.out.data) stored(out, s.out, tile, k);
         stored(dz, s.dz, tile, k), stored(du, s.du, tile, k), stored(ddelta, s.ddelta, tile, k);
+        if (k + 1 == plan.blocks) {
+            sum_channels(s.dB, pB + sums, tile);
+            sum_channels(s.dC, pC + sums, tile);
+            if (++since % FLUSH == 0) flush();
+        }
     }
 
     // BLOCK vectors of state of sequence q of a tile, forwards and back.
-    INLINE void backward_states(const Tile& tile, Int k, Int v, Int q) {
+    INLINE void backward_states(const Tile& tile, Int k, Int v, Int q, Vector* pB, Vector* pC) {
         const Int first = q * tile.steps, end = first + tile.steps, place = k * plan.vectors + v;
         Vector (*before)[BLOCK] = h + q;  // before[r] and before[r + 1]: states before and after token r
         Vector now[BLOCK], A[BLOCK], sums[BLOCK];
         // The second level: the states within the tile fill the first.
-        Ahead<2> ahead{tile, q, plan.vectors / BLOCK, v / BLOCK};
-        for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.grad_out, &s.du, &s.ddelta, &s.dz}) ahead.add(*rows, k * W);
+        Ahead<2> ahead{next, q, plan.vectors / BLOCK, v / BLOCK};
+        for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.grad_out, &s.du, &s.ddelta, &s.dz})
+            ahead.add(*rows, next_k * W);
         ahead.add(s.B, 0), ahead.add(s.C, 0);
         for (Int n = 0; n < BLOCK; n++) {
             A[n] = A2[place + n];
-            if (s.kept) __builtin_prefetch(start + place + n - plan.blocks * plan.vectors, 0, 2);
-            before[first][n] = now[n] = load(reinterpret_cast<const float*>(state_of(start, q) + place + n));
+            if (s.kept) __builtin_prefetch(kept(next) + next_k * plan.vectors + v + n, 0, 2);
+            const Vector* from = start + q * plan.blocks * plan.vectors + place + n;
+            before[first][n] = now[n] = load(reinterpret_cast<const float*>(from));
         }
         for (Int r = first; r < end; r++) {
             const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
@@ -547,7 +579,8 @@ struct Part {
             }
             y[r] = sum;
         }
-        for (Int n = 0; n < BLOCK; n++) now[n] = state_of(carry, q)[place + n], sums[n] = dA[place + n];
+        Vector* held = state_of(carry, tile, q) + place;
+        for (Int n = 0; n < BLOCK; n++) now[n] = held[n], sums[n] = dA[place + n];
         for (Int r = end - 1; r >= first; r--) {
             const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W), e = repeated<W>(ee + r * W);
             const float *B_r = B.of(r) + v * G, *C_r = C.of(r) + v * G;
@@ -568,10 +601,10 @@ struct Part {
             // Sums over channels, as far as these vectors go; the rest after all blocks
             const Int to = (r * plan.vectors + v) / BLOCK;
             const Vector sB = summed<BLOCK, 1>(tB), sC = summed<BLOCK, 1>(tC);
-            pB[to] = k == k0 ? sB : pB[to] + sB;
-            pC[to] = k == k0 ? sC : pC[to] + sC;
+            pB[to] = k == 0 ? sB : pB[to] + sB;
+            pC[to] = k == 0 ? sC : pC[to] + sC;
         }
-        for (Int n = 0; n < BLOCK; n++) state_of(carry, q)[place + n] = now[n], dA[place + n] = sums[n];
+        for (Int n = 0; n < BLOCK; n++) held[n] = now[n], dA[place + n] = sums[n];
     }
 
     // (sequence, token, state) = sums over the lanes that are channels
@@ -595,14 +628,14 @@ struct Part {
 
     // Sums of the last tiles into those in float64.
     void flush() {
-        for (Int k = k0; k < k1; k++)
+        for (Int k = 0; k < plan.blocks; k++)
             for (Int i = 0; i < std::min(W, s.channels - k * W); i++) {
                 const Int d = index * s.channels + k * W + i;
                 for (Int j = 0; j < G; j++) s.dD[d] += at(dD, k, j * W + i), s.dbias[d] += at(dbias, k, j * W + i);
                 for (Int n = 0; n < s.states; n++)
                     s.dA[d * s.states + n] += at(dA, k * plan.vectors + n / G, n % G * W + i);
             }
-        for (Int k = k0; k < k1; k++) {
+        for (Int k = 0; k < plan.blocks; k++) {
             dD[k] = dbias[k] = Vector{};
             for (Int v = 0; v < plan.vectors; v++) dA[k * plan.vectors + v] = Vector{};
         }
@@ -611,58 +644,15 @@ struct Part {
 
 template <Int W>
 void run_forward(const Scan& s) {
-    in_threads(Plan(s).parts, [&](Int i) { Part<W>(s, i).forward(); });
+    const Plan plan(s);
+    Turns turns(s, plan);
+    in_threads(plan.parts, [&](Int i) { Part<W>(s, turns, i).forward(); });
 }
-
-// A row is the sum of those of all parts, which are `size` apart.
-void sum_parts(const Rows& to, Int b, Int t, const float* from, Int parts, Int size, Int count) {
-    float* row = to.row(b, t);
-    copy(row, from, count);
-    for (Int i = 1; i < parts; i++)
-        for (Int n = 0; n < count; n++) row[n] += from[i * size + n];
-}
-
 template <Int W>
 void run_backward(const Scan& s) {
     const Plan plan(s);
-    if (!plan.by_channels || plan.parts == 1) {
-        in_threads(plan.parts, [&](Int i) { Part<W>(s, i).backward(); });
-        return;
-    }
-    // Each part has sums over its own channels, for a span of tokens at a time, so that they stay in the cache. A span is
-    // summed over parts one span later, when the others are most likely done with it. Who has finished a span has summed
-    // the one two before it, so that four sets of buffers are enough.
-    const Int span = SPAN * STEPS, row = 2 * s.states, size = span * row, spans = (plan.chunks - 1) / SPAN + 1;
-    std::unique_ptr<float[]> own(new float[4 * plan.parts * size]);
-    std::vector<std::atomic<Int>> done(plan.parts);
-    in_threads(plan.parts, [&](Int i) {
-        Part<W> part(s, i);
-        const auto buffers = [&](Int turn) { return own.get() + turn % 4 * plan.parts * size; };
-        const auto sum = [&](Int turn) {
-            for (auto& other : done)
-                while (other.load() <= turn) std::this_thread::yield();
-            const Int b = turn / spans, t0 = (spans - 1 - turn % spans) * span;
-            const auto [first, end] = cut(std::min(span, s.length - t0), plan.parts, i);
-            for (Int t = first; t < end; t++) {
-                const float* from = buffers(turn) + t * row;
-                sum_parts(s.dB, b, t0 + t, from, plan.parts, size, s.states);
-                sum_parts(s.dC, b, t0 + t, from + s.states, plan.parts, size, s.states);
-            }
-        };
-        Int turn = 0;
-        for (Int b = 0; b < s.sequences; b++) {
-            auto tile = part.begin_backward(b);
-            for (Int t0 = (spans - 1) * span; t0 >= 0; t0 -= span) {
-                float* mine = buffers(turn) + i * size - t0 * row;
-                part.backward_tiles(tile, t0, Rows{mine, 0, row}, Rows{mine + s.states, 0, row});
-                done[i].store(++turn);
-                if (turn > 1) sum(turn - 2);
-            }
-            part.end_backward(tile);
-        }
-        sum(turn - 1);
-        part.flush();
-    });
+    Turns turns(s, plan);
+    in_threads(plan.parts, [&](Int i) { Part<W>(s, turns, i).backward(); });
 }
 
 // The causal convolution: v_t = bias + sum_k w_k x_(t - K + 1 + k), out = v sigmoid(v), channel by channel. Tokens of

@@ -113,6 +113,12 @@ def test_long_sequence_keeps_its_precision():
     compare(selective_scan, inputs(1, 20000, 4, 8), torch.float32, 1e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 3, 4])
+def test_threads_that_take_turns_equal_the_oracle(threads):
+    torch.set_num_threads(threads)  # two sequences of three spans each, the last ones not full
+    compare(selective_scan, inputs(2, 1200, 40, 5), torch.float32, 5e-6)
+
+
 def test_large_and_tiny_steps():
     values = inputs(1, 40, 8, 4)
     values[1] = torch.linspace(-60, 60, 320).reshape(1, 40, 8)
