@@ -93,7 +93,7 @@ def _scan_call(inputs: tuple[Tensor | None, ...], threads: int) -> _ScanCall:
     """Sizes, layout and inputs of a scan."""
     u, delta, A, B, C, D, z, delta_bias, state = inputs
     sequences, length, channels = u.shape
-    # channels in a vector: no more than there are, and enough vectors for all threads
+    # channels in a vector: no more than there are, and enough such blocks for all threads
     width = kernels().lanes()
     while width // 2 >= channels or (
         sequences < threads and width > 1 and -(-channels // width) < threads

@@ -128,45 +128,50 @@ def dense_probabilities(
     trunk: torch.nn.Module,
     image: Tensor,
     text: Tensor,
-    scales: Sequence[float],
-    logit_scale: float,
+    scale: float,
 ) -> Tensor:
-    """Class probabilities (K, H, W) of a small scene as the workflow makes them, but no windows."""
+    """Class probabilities (K, H, W) of a small scene at a scale, as the workflow without windows."""
     height, width = image.shape[2:]
-    total = torch.zeros(len(text), height, width)
-    for scale in scales:
-        shape = (round(height * scale), round(width * scale))
-        x = F.interpolate(image, shape, mode="bicubic", antialias=True).clamp(0, 1)
-        # Reflection up to a multiple of 16, at least 64 px.
-        down, right = (max(64, -(-n // 16) * 16) - n for n in shape)
-        x = F.pad(x, (0, right, 0, down), "reflect")
-        cosine = guided(dense_features(trunk, model.visual.head, x), text, x)[0]
-        p = (cosine[:, : shape[0], : shape[1]] * logit_scale).softmax(0)
-        total += F.interpolate(p[None], (height, width), mode="bilinear")[0]
-    return total / len(scales)
+    shape = (round(height * scale), round(width * scale))
+    x = F.interpolate(image, shape, mode="bicubic", antialias=True).clamp(0, 1)
+    # Reflection up to a multiple of 16, at least 64 px.
+    down, right = (max(64, -(-n // 16) * 16) - n for n in shape)
+    x = F.pad(x, (0, right, 0, down), "reflect")
+    cosine = guided(dense_features(trunk, model.visual.head, x), text, x)
+    cosine = cosine[:, :, : shape[0], : shape[1]]
+    p = (cosine * model.logit_scale.exp()).softmax(1)
+    return F.interpolate(p, (height, width), mode="bilinear")[0]
 
 
 def simulated_accuracy(
     model: open_clip.CLIP,
     tokenizer: open_clip.SimpleTokenizer,
     bank: Bank,
-    scales: Sequence[float],
-    count: int = 30,
+    choices: Sequence[tuple[float, ...]],
+    count: int = 240,
     seed: int = 5,
-) -> float:
-    """Mean pixel accuracy on held-out simulated scenes named by the classes they hold."""
-    trunk, scale = dense_trunk(model), float(model.logit_scale.detach().exp())
+) -> list[tuple[float, float]]:
+    """Pixel accuracy, mean and its standard error, by each choice of scales.
+
+    On held-out simulated scenes that are named by the classes they hold.
+    """
+    trunk = dense_trunk(model)
     vectors = dict(
         zip(PLAIN_NAMES, class_vectors(model, tokenizer, list(PLAIN_NAMES.values())), strict=True)
     )
-    scores = []
+    scores = np.empty((len(choices), count))
     for i in range(count):
         image, truth = simulated_scene(bank, np.random.default_rng([seed, i]))
         present = np.unique(truth)
         text = torch.stack([vectors[PARTS[k]] for k in present])
-        p = dense_probabilities(model, trunk, image, text, scales, scale)
-        scores.append((present[p.argmax(0).numpy()] == truth).mean())
-    return float(np.mean(scores))
+        p = {
+            scale: dense_probabilities(model, trunk, image, text, scale)
+            for scale in {s for scales in choices for s in scales}
+        }
+        for j, scales in enumerate(choices):
+            best = sum(p[s] for s in scales).argmax(0).numpy()
+            scores[j, i] = (present[best] == truth).mean()
+    return [(float(s.mean()), float(s.std(ddof=1) / count**0.5)) for s in scores]
 
 
 def text_figures(
@@ -251,9 +256,13 @@ def main() -> None:
     results = mosaic_batches(model, bank, words)
     hits = np.nanmean([float(losses(f, b)[3]) for f, b in results])
     print(f"held-out mosaics, cell accuracy: {hits:.3f}")
-    for scales in ((1,), (2,), (3,), (4,), (1, 2), (2, 3), (2, 4), (1, 2, 4)):
-        accuracy = simulated_accuracy(model, tokenizer, bank, scales)
-        print(f"held-out simulated scenes, scales {scales}: pixel accuracy {accuracy:.3f}")
+    choices = [(1,), (2,), (3,), (4,), (1, 2), (2, 3), (2, 4), (1, 2, 4)]
+    for scales, (mean, error) in zip(
+        choices, simulated_accuracy(model, tokenizer, bank, choices), strict=True
+    ):
+        print(
+            f"held-out simulated scenes, scales {scales}: pixel accuracy {mean:.3f} +- {error:.3f}"
+        )
     if options.phrases:
         lines = options.phrases.read_text(encoding="utf-8").splitlines()
         for name, value in text_figures(model, tokenizer, options.cache, lines).items():

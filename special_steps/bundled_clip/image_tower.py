@@ -32,25 +32,40 @@ from special_steps.bundled_clip.words import (
     split_words,
 )
 from special_steps.native import keep_memory
+from special_steps.upsample import guided
 
 log = logging.getLogger("bundled_clip")
 
+TRUNK = "tf_efficientnet_lite0"
 STRIDE = 16  # px per cell in dense use; the published trunk has 32, the weights fit both
 # Strided, the trunk computes exactly the odd rows and columns of the dense map. Training on those
 # costs half as much, and what it leaves out is next to what it keeps.
 TRAIN_STRIDE = 32
-SIZE = 128  # px, training input
-BATCH = 16
 SCALE = 25.0  # logits = SCALE * cosine while training; the shipped value is fitted afterwards
 TRUNK_RATE, HEAD_RATE = 4e-4, 1.2e-3
 SCENE_WEIGHT, PULL_WEIGHT = 0.4, 0.5
+# The last part of the time trains the weights as they are used: on windows of 224 px, at every cell
+# of the dense map, with norms by their averages, and by the pixels that upsample.guided makes.
+FINISH = 5 / 7
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a batch: samples, px along a side, and px along a side of what has one label."""
+
+    samples: int
+    size: int
+    label: int
+
+
+FIRST, LAST = Shape(16, 128, STRIDE), Shape(5, 224, 4)
 
 
 @dataclass(frozen=True)
 class Batch:
     """B samples with their candidate names (P parts, G scene words, D = 384).
 
-    image (B, 3, S, S), cells (B, P, S/16, S/16), text (B, P, D), open (B, P), column (B, P),
+    image (B, 3, S, S), cells (B, P, S/L, S/L) of L px, text (B, P, D), open (B, P), column (B, P),
     scene (B,) index of the scene word or -1, scene_text (B, G, D).
     """
 
@@ -63,13 +78,15 @@ class Batch:
     scene_text: Tensor
 
 
-def make_batch(bank: Bank, words: Words, seed: int, step: int, held_out: bool = False) -> Batch:
+def make_batch(
+    bank: Bank, words: Words, seed: int, step: int, shape: Shape = FIRST, held_out: bool = False
+) -> Batch:
     """Batch number `step`: the same at every run, whichever process makes it."""
     rng = np.random.default_rng([seed, step, int(held_out)])
     groups, names = scene_group(), [split_words(t) for _, t in SCENE_WORDS.values()]
     rows = []
-    for _ in range(BATCH):
-        sample = draw_sample(bank, rng, SIZE)
+    for _ in range(shape.samples):
+        sample = draw_sample(bank, rng, shape.size, shape.label)
         present = sample.cells.amax((1, 2)).numpy() > 0.3
         c = draw_candidates(present, words, rng)
         scene = torch.tensor(groups[sample.scene] if sample.scene >= 0 else -1)
@@ -78,7 +95,7 @@ def make_batch(bank: Bank, words: Words, seed: int, step: int, held_out: bool = 
     return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
-def dense_trunk(model: open_clip.CLIP, name: str = "tf_efficientnet_lite0") -> nn.Module:
+def dense_trunk(model: open_clip.CLIP, name: str = TRUNK) -> nn.Module:
     """The model's own trunk at stride 16: same weights, last stage dilated instead of strided."""
     trunk = timm.create_model(name, num_classes=0, output_stride=STRIDE)
     trunk.load_state_dict(model.visual.trunk.state_dict())
@@ -92,6 +109,15 @@ def dense_features(trunk: nn.Module, head: nn.Module, image: Tensor) -> Tensor:
     return head(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def cosines(features: Tensor, batch: Batch) -> Tensor:
+    """Cosines (B, P, h, w) of cells with their names, of labels smaller than cells guided there."""
+    label = batch.image.shape[-1] // batch.cells.shape[-1]
+    if label == STRIDE:
+        return torch.einsum("bdhw,bpd->bphw", F.normalize(features, dim=1), batch.text)
+    each = zip(features, batch.text, F.avg_pool2d(batch.image, label), strict=True)
+    return torch.cat([guided(f[None], text, image[None]) for f, text, image in each])
+
+
 def losses(features: Tensor, batch: Batch, scale: float = SCALE) -> tuple[Tensor, ...]:
     """Cell, pull and scene loss, and cell and scene accuracy.
 
@@ -99,10 +125,9 @@ def losses(features: Tensor, batch: Batch, scale: float = SCALE) -> tuple[Tensor
     label have no mass and no weight. The pull draws a cell to its names themselves, so that
     names close to them work too, which a contrast among a few names alone does not ask for.
     """
-    z = F.normalize(features, dim=1)
-    every = batch.cells.shape[-1] // features.shape[-1]
+    cosine = cosines(features, batch)
+    every = batch.cells.shape[-1] // cosine.shape[-1]
     cells = batch.cells[:, :, every - 1 :: every, every - 1 :: every]
-    cosine = torch.einsum("bdhw,bpd->bphw", z, batch.text)
     logits = (cosine * scale).masked_fill(~batch.open[:, :, None, None], -1e4)
     index = batch.column[:, :, None, None].expand_as(cells)
     target = torch.zeros_like(cells).scatter_add_(1, index, cells)
@@ -246,10 +271,17 @@ def run_rank(
     head.train()
     floats = [k for k, v in live.items() if v.is_floating_point()]
     start, now, last_save, recent = time.process_time() - used, used, used, []
+    shape = FIRST
     while now < seconds:
+        if shape is FIRST and now >= FINISH * seconds:
+            shape = LAST
+            with torch.no_grad():
+                for k, v in live.items():
+                    dist.broadcast(v.copy_(average[k]), 0)  # each process has norms of its own
+            trunk = finishing(trunk)
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * min(1, (step + 1) / 100) * cosine_fall(now / seconds)
-        batch = make_batch(bank, words, seed, step * processes + rank)
+        batch = make_batch(bank, words, seed, step * processes + rank, shape)
         cell, pull, scene, hit, scene_hit = losses(dense_features(trunk, head, batch.image), batch)
         optimiser.zero_grad()
         (cell + PULL_WEIGHT * pull + SCENE_WEIGHT * scene).backward()
@@ -282,8 +314,17 @@ def run_rank(
     if rank == 0:
         save_checkpoint(path, live, average, optimiser, {"seconds": now, "step": step})
         put_average(model, average)
-        log.info("image: %d steps of %d samples", step, BATCH * processes)
+        log.info("image: %d steps", step)
     dist.destroy_process_group()
+
+
+def finishing(trunk: nn.Module) -> nn.Module:
+    """The trunk with the same parameters at stride 16, its norms by their averages."""
+    dense = timm.create_model(TRUNK, num_classes=0, output_stride=STRIDE)
+    dense.to(memory_format=torch.channels_last).eval()
+    for into, module in zip(dense.modules(), trunk.modules(), strict=True):
+        into._parameters, into._buffers = module._parameters, module._buffers
+    return dense
 
 
 def average_gradients(parameters: list[nn.Parameter], now: float) -> float:

@@ -173,6 +173,6 @@ def draw_candidates(present: np.ndarray, words: Words, rng: np.random.Generator)
     keep[column[present]] = True
     others = np.setdiff1d(np.unique(column), np.flatnonzero(keep))
     if len(others) and rng.random() < 0.8:
-        others = rng.permutation(others)[: rng.integers(1, len(others) + 1)]
+        others = rng.permutation(others)[: rng.integers(len(others) + 1)]
     keep[others] = True
     return Candidates(words.draw(phrases, rng), torch.from_numpy(keep), torch.from_numpy(column))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
@@ -111,16 +112,12 @@ def test_dense_cells_of_plain_colours(clip):
     image[:, :64] += np.array([0.05, 0.13, 0.2], np.float32)
     image[:, 64:] += np.array([0.8, 0.7, 0.5], np.float32)
     model, tokenizer = clip
-    p = evaluation.dense_probabilities(
-        model,
-        image_tower.dense_trunk(model),
-        torch.from_numpy(image).clamp(0, 1).permute(2, 0, 1)[None],
-        evaluation.class_vectors(model, tokenizer, ["water", "sand"]),
-        [1, 2],
-        float(model.logit_scale.detach().exp()),
-    )
-    assert (p[0, :, :56] > 0.5).float().mean() > 0.9
-    assert (p[1, :, 72:] > 0.5).float().mean() > 0.9
+    image = torch.from_numpy(image).clamp(0, 1).permute(2, 0, 1)[None]
+    text = evaluation.class_vectors(model, tokenizer, ["water", "sand"])
+    trunk = image_tower.dense_trunk(model)
+    p = sum(evaluation.dense_probabilities(model, trunk, image, text, scale) for scale in (1, 2))
+    assert (p[0, :, :56] > 1).float().mean() > 0.9
+    assert (p[1, :, 72:] > 1).float().mean() > 0.9
 
 
 def test_the_strided_trunk_computes_the_odd_cells_of_the_dense_one(clip):
@@ -181,10 +178,45 @@ def test_samples_are_valid_and_repeatable(bank):
         assert one.cells.sum(0).max() <= 1 + 1e-5
 
 
-def test_candidates_always_name_what_is_present(bank):
+@pytest.fixture(scope="module")
+def table():
+    """Embeddings at random of all words that training draws."""
     every = words.all_words()
-    vectors = F.normalize(torch.randn(len(every), 2, 8), dim=-1)
-    table = words.Words({w: i for i, w in enumerate(every)}, vectors)
+    vectors = F.normalize(torch.randn(len(every), 2, 384), dim=-1)
+    return words.Words({w: i for i, w in enumerate(every)}, vectors)
+
+
+def test_the_last_part_of_training_has_the_same_parameters(clip):
+    model, _ = clip
+    trunk = timm.create_model(image_tower.TRUNK, num_classes=0)
+    dense = image_tower.finishing(trunk)
+    assert {id(p) for p in dense.parameters()} == {id(p) for p in trunk.parameters()}
+    trunk.load_state_dict(model.visual.trunk.state_dict())
+    x = torch.rand(1, 3, 96, 96)
+    with torch.inference_mode():
+        wanted = image_tower.dense_trunk(model).forward_features(x)
+        assert torch.allclose(dense.forward_features(x), wanted, atol=1e-4)
+
+
+def test_both_shapes_of_batches_teach(bank, table):
+    for shape in (image_tower.FIRST, image_tower.LAST):
+        batch = image_tower.make_batch(bank, table, 0, 0, shape)
+        size = shape.size // shape.label
+        assert batch.image.shape == (shape.samples, 3, shape.size, shape.size)
+        assert batch.cells.shape == (shape.samples, len(aerial.PARTS), size, size)
+        cells = shape.size // image_tower.STRIDE
+        features = torch.randn(shape.samples, 384, cells, cells, requires_grad=True)
+        image_tower.losses(features, batch)[0].backward()
+        assert (features.grad.abs().sum(1) > 0).float().mean() > 0.5
+        # Features that are the names' own embeddings are right about nearly every sure label.
+        part = F.adaptive_avg_pool2d(batch.cells, cells).argmax(1)
+        column = batch.column.gather(1, part.flatten(1))
+        own = batch.text.gather(1, column[..., None].expand(-1, -1, 384))
+        own = own.mT.unflatten(2, (cells, cells))
+        assert image_tower.losses(own, batch)[3] > 0.7
+
+
+def test_candidates_always_name_what_is_present(bank, table):
     rng = np.random.default_rng(0)
     for _ in range(50):
         present = rng.random(len(aerial.PARTS)) < 0.3
