@@ -167,7 +167,7 @@ def scale_probabilities(
     logit_scale: float,
     window: int,
     stride: int,
-    class_token_weight: float,
+    global_bias: float,
 ) -> Iterator[np.ndarray]:
     """Class probabilities of an RGB image by dense CLIP on the image resized by `scale`.
 
@@ -183,7 +183,7 @@ def scale_probabilities(
         logit_scale: factor on the cosines before the softmax.
         window: see dense.slide, as the following.
         stride: step between windows.
-        class_token_weight: weight of the global bias.
+        global_bias: see dense.window_cosines.
 
     Yields:
         Rows from top to bottom, (class, rows, x) float32: a row of windows is in memory at a time.
@@ -202,7 +202,7 @@ def scale_probabilities(
         upsampler,
         window=window,
         stride=stride,
-        class_token_weight=class_token_weight,
+        global_bias=global_bias,
     )
     scores = (class_scores(c, phrases.class_index, logit_scale) for _, c in strips)
     return resized_back(scores, large, size)
@@ -221,7 +221,7 @@ def clip_scale(
     stride: int = 112,
     upsampling: str = "guided",
     jbu_weights: Path | None = None,
-    class_token_weight: float = -0.3,
+    global_bias: float = -0.3,
     logit_scale: float | None = None,
     precision: str = "fp32",
 ) -> None:
@@ -239,7 +239,7 @@ def clip_scale(
         stride: step of the sliding window in pixels.
         upsampling: bilinear, guided, jbu (needs jbu_weights), or none (cosines per patch, resized).
         jbu_weights: checkpoint of a learned joint bilateral upsampler.
-        class_token_weight: weight of the class token's cosine (global bias); ViT only.
+        global_bias: weight of a whole window's cosine (a ViT's class token, a convolutional tower's pooled embedding).
         logit_scale: factor on cosines before the softmax; null is the model's own (else 50).
         precision: fp32, or fp16 or bf16 (autocast, CUDA only).
     """
@@ -278,7 +278,7 @@ def clip_scale(
         logit_scale=clip.logit_scale if logit_scale is None else logit_scale,
         window=window,
         stride=stride,
-        class_token_weight=class_token_weight,
+        global_bias=global_bias,
     )
     files = [rgb, text, *([jbu_weights] if jbu else [])]
     shape = (len(phrases.class_names), *nodata.shape)

@@ -28,7 +28,7 @@ from special_steps.upsample import Upsampler
 ATTENTION = ("segearth", "sclip", "clearclip", "maskclip", "vanilla")
 PRECISION = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-Features = tuple[torch.Tensor, torch.Tensor | None]  # cells (n, dim, h, w), class token (n, dim)
+Features = tuple[torch.Tensor, torch.Tensor | None]  # cells (n, dim, h, w), whole image (n, dim)
 
 
 class Encoder(NamedTuple):
@@ -79,8 +79,8 @@ def make_encoder(clip: Clip, attention: str = "segearth", precision: str = "fp32
     def features(images: torch.Tensor) -> Features:
         cast = torch.autocast("cuda", dtype) if dtype else contextlib.nullcontext()
         with torch.inference_mode(), cast:
-            cells, token = dense(images)
-            return cells.float(), None if token is None else token.float()
+            cells, whole = dense(images)
+            return cells.float(), None if whole is None else whole.float()
 
     return Encoder(features, patch, dim, clip.device)
 
@@ -194,18 +194,21 @@ def timm_features(tower: TimmModel, images: torch.Tensor) -> Features:
         images: (n, 3, H, W), normalised.
 
     Returns:
-        (n, dim, h, w), not normalised, and no class token.
+        (n, dim, h, w) and the tower's embedding of the image (n, dim), not normalised.
     """
     images = images.contiguous(memory_format=torch.channels_last)
-    cells = tower.trunk.forward_features(images).permute(0, 2, 3, 1)  # (n, h, w, channel)
+    features = tower.trunk.forward_features(images)
+    whole = tower.head(tower.trunk.forward_head(features))
+    cells = features.permute(0, 2, 3, 1)  # (n, h, w, channel)
     embedded = tower.head(tower.trunk.forward_head(cells.flatten(0, 2)[:, :, None, None]))
-    return embedded.unflatten(0, cells.shape[:3]).permute(0, 3, 1, 2), None
+    return embedded.unflatten(0, cells.shape[:3]).permute(0, 3, 1, 2), whole
 
 
 def resnet_features(tower: ModifiedResNet, images: torch.Tensor) -> Features:
     """Feature map of OpenAI's ResNets; each cell through the pool's value and output projections.
 
-    That is MaskCLIP's way: attention pooling without the attention.
+    That is MaskCLIP's way: attention pooling without the attention. The pool itself takes images of one size only, so
+    that there is no embedding of the whole.
     """
     x = tower.layer4(tower.layer3(tower.layer2(tower.layer1(tower.stem(images)))))
     pool = tower.attnpool
@@ -273,7 +276,7 @@ def slide(
     *,
     window: int = 224,
     stride: int = 112,
-    class_token_weight: float = -0.3,
+    global_bias: float = -0.3,
     batch: int = 8,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Mean cosine of every pixel with every phrase, band of rows by band of rows.
@@ -290,7 +293,7 @@ def slide(
         upsampler: of make_upsampler.
         window: side of a window in pixels.
         stride: step between windows in pixels, at most `window`.
-        class_token_weight: factor of the class token's cosine, which is added in the whole window.
+        global_bias: see window_cosines.
         batch: windows that go through the model together.
 
     Yields:
@@ -313,7 +316,7 @@ def slide(
             columns = lefts[first : first + batch]
             crops = np.stack([strip[:, :, x : x + window] for x in columns])
             images = torch.from_numpy(crops).to(encoder.device)
-            cosines = window_cosines(images, encoder, text, upsampler, class_token_weight)
+            cosines = window_cosines(images, encoder, text, upsampler, global_bias)
             for x, cosine in zip(columns, cosines.cpu().numpy(), strict=True):
                 total[:, :, x : x + window] += cosine
                 counts[:, x : x + window] += 1
@@ -332,9 +335,14 @@ def window_cosines(
     encoder: Encoder,
     text: torch.Tensor,
     upsampler: Upsampler,
-    class_token_weight: float = -0.3,
+    global_bias: float = -0.3,
 ) -> torch.Tensor:
-    """Cosine of every pixel of the windows with every phrase, plus the weighted global bias.
+    """Cosine of every pixel of the windows with every phrase, plus the weighted one of its whole window.
+
+    What a model says of a whole window is in all its cells; with a weight below 0, what stands out from the window
+    counts more (SegEarth-OV's global bias). Its class token is what a ViT says of a window; a convolutional tower says
+    it by its pooled embedding, which the published code does not use: for the bundled model on aerial pictures that it
+    was not trained on, see MODEL_CARD.md.
 
     Windows that are no multiple of the patch are padded on both sides with the model's mean colour,
     as published. Where the upsampler ends at another size, the cosines are resized bilinearly.
@@ -344,7 +352,7 @@ def window_cosines(
         encoder: dense encoder.
         text: (phrase, dim), normalised.
         upsampler: of make_upsampler.
-        class_token_weight: factor of the class token's cosines.
+        global_bias: factor of the whole window's cosines.
 
     Returns:
         (n, phrase, H, W).
@@ -352,11 +360,11 @@ def window_cosines(
     h, w = images.shape[-2:]
     top, left = (-h % encoder.patch) // 2, (-w % encoder.patch) // 2
     images = F.pad(images, (left, -w % encoder.patch - left, top, -h % encoder.patch - top))
-    cells, token = encoder.features(images)
+    cells, whole = encoder.features(images)
     cosines = upsampler(cells, text, images)
     if cosines.shape[-2:] != images.shape[-2:]:
         cosines = F.interpolate(cosines, images.shape[-2:], mode="bilinear")
-    if token is not None:
-        bias = F.normalize(token, dim=1) @ text.T
-        cosines = cosines + class_token_weight * bias[:, :, None, None]
+    if whole is not None:
+        bias = F.normalize(whole, dim=1) @ text.T
+        cosines = cosines + global_bias * bias[:, :, None, None]
     return cosines[:, :, top : top + h, left : left + w]

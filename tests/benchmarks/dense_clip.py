@@ -99,7 +99,7 @@ def step(clip: Clip, upsampling: str, size: tuple[int, int]) -> Callable[[], obj
         logit_scale=50,
         window=WINDOW,
         stride=STRIDE,
-        class_token_weight=-0.3,
+        global_bias=-0.3,
     )
     return lambda: list(rows())
 

@@ -49,7 +49,7 @@ def test_defaults_are_filled_in_at_every_level():
     found = load(config())
     assert found["rgb"] == {"wavelengths": [655, 553, 451], "stretch": [0.1, 99.9]}
     assert found["features"] == {"stretch": [0.01, 99.99], "components": 5}
-    assert found["clips"]["bundled"]["class_token_weight"] == -0.3
+    assert found["clips"]["bundled"]["global_bias"] == -0.3
     assert found["clips"]["bundled"]["window"] == 224
     cube = found["scenes"]["field"]["cube"]
     assert cube["path"] == "field.mat"
