@@ -47,6 +47,7 @@ from special_steps.bundled_clip.text_tower import embed
 from special_steps.bundled_clip.words import EVALUATION_WORDS, Words, embed_words, scene_group
 from special_steps.upsample import guided
 
+GLOBAL_BIAS = -0.3  # as in the workflow: dense.window_cosines
 # Plain names as a user would give them, one for each part that simulated scenes may hold.
 PLAIN_NAMES = {
     "water": "water",
@@ -94,7 +95,7 @@ def mosaic_batches(
     model: open_clip.CLIP, bank: Bank, words: Words, count: int = 12, seed: int = 1
 ) -> list[tuple[Tensor, Batch]]:
     """Dense features of held-out training-like samples, with their batches."""
-    trunk = dense_trunk(model)
+    trunk = dense_trunk(model.visual.trunk)
     batches = [make_batch(bank, words, seed, step, held_out=True) for step in range(count)]
     return [(dense_features(trunk, model.visual.head, b.image), b) for b in batches]
 
@@ -137,7 +138,9 @@ def dense_probabilities(
     # Reflection up to a multiple of 16, at least 64 px.
     down, right = (max(64, -(-n // 16) * 16) - n for n in shape)
     x = F.pad(x, (0, right, 0, down), "reflect")
-    cosine = guided(dense_features(trunk, model.visual.head, x), text, x)
+    features = dense_features(trunk, model.visual.head, x)
+    bias = F.normalize(features.mean((2, 3)), dim=1) @ text.T
+    cosine = guided(features, text, x) + GLOBAL_BIAS * bias[:, :, None, None]
     cosine = cosine[:, :, : shape[0], : shape[1]]
     p = (cosine * model.logit_scale.exp()).softmax(1)
     return F.interpolate(p, (height, width), mode="bilinear")[0]
@@ -155,7 +158,7 @@ def simulated_accuracy(
 
     On held-out simulated scenes that are named by the classes they hold.
     """
-    trunk = dense_trunk(model)
+    trunk = dense_trunk(model.visual.trunk)
     vectors = dict(
         zip(PLAIN_NAMES, class_vectors(model, tokenizer, list(PLAIN_NAMES.values())), strict=True)
     )

@@ -95,11 +95,13 @@ def make_batch(
     return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
-def dense_trunk(model: open_clip.CLIP, name: str = TRUNK) -> nn.Module:
-    """The model's own trunk at stride 16: same weights, last stage dilated instead of strided."""
-    trunk = timm.create_model(name, num_classes=0, output_stride=STRIDE)
-    trunk.load_state_dict(model.visual.trunk.state_dict())
-    return trunk.eval()
+def dense_trunk(trunk: nn.Module) -> nn.Module:
+    """The trunk at stride 16: the same parameters, last stage dilated, norms by their averages."""
+    dense = timm.create_model(TRUNK, num_classes=0, output_stride=STRIDE)
+    dense.to(memory_format=torch.channels_last).eval()
+    for into, module in zip(dense.modules(), trunk.modules(), strict=True):
+        into._parameters, into._buffers = module._parameters, module._buffers
+    return dense
 
 
 def dense_features(trunk: nn.Module, head: nn.Module, image: Tensor) -> Tensor:
@@ -261,24 +263,30 @@ def run_rank(
     live = state_of(trunk, head)
     average = {k: v.detach().clone() for k, v in live.items()}
     path = folder / "image.safetensors"
-    used, step = 0.0, 0
+    used, step, shape = 0.0, 0, FIRST
+    trunk.train()
+    head.train()
     if path.exists():
         with torch.no_grad():
             meta = load_checkpoint(path, live, average, optimiser)
         used, step = meta["seconds"], int(meta["step"])
+        if meta["finishing"]:
+            shape, trunk = LAST, dense_trunk(trunk)
         log.info("image: resumed at step %d, %.0f s", step, used)
-    trunk.train()
-    head.train()
     floats = [k for k, v in live.items() if v.is_floating_point()]
     start, now, last_save, recent = time.process_time() - used, used, used, []
-    shape = FIRST
+
+    def save() -> None:
+        meta = {"seconds": now, "step": step, "finishing": shape is LAST}
+        save_checkpoint(path, live, average, optimiser, meta)
+
     while now < seconds:
         if shape is FIRST and now >= FINISH * seconds:
             shape = LAST
             with torch.no_grad():
                 for k, v in live.items():
                     dist.broadcast(v.copy_(average[k]), 0)  # each process has norms of its own
-            trunk = finishing(trunk)
+            trunk = dense_trunk(trunk)
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * min(1, (step + 1) / 100) * cosine_fall(now / seconds)
         batch = make_batch(bank, words, seed, step * processes + rank, shape)
@@ -308,23 +316,14 @@ def run_rank(
             )
         if now - last_save > export_every:
             last_save = now
-            save_checkpoint(path, live, average, optimiser, {"seconds": now, "step": step})
+            save()
             put_average(model, average)
             export()
     if rank == 0:
-        save_checkpoint(path, live, average, optimiser, {"seconds": now, "step": step})
+        save()
         put_average(model, average)
         log.info("image: %d steps", step)
     dist.destroy_process_group()
-
-
-def finishing(trunk: nn.Module) -> nn.Module:
-    """The trunk with the same parameters at stride 16, its norms by their averages."""
-    dense = timm.create_model(TRUNK, num_classes=0, output_stride=STRIDE)
-    dense.to(memory_format=torch.channels_last).eval()
-    for into, module in zip(dense.modules(), trunk.modules(), strict=True):
-        into._parameters, into._buffers = module._parameters, module._buffers
-    return dense
 
 
 def average_gradients(parameters: list[nn.Parameter], now: float) -> float:

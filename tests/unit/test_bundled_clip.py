@@ -1,20 +1,22 @@
 """The bundled CLIP: what ships, and the code that trained it."""
 
 import hashlib
+import inspect
 import json
 from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
+from special_steps import clip_model, clip_scale, upsample
 from special_steps.bundled_clip import aerial, image_tower, mosaics, parts, phrases, words
 from special_steps.bundled_clip import evaluate as evaluation
 from special_steps.bundled_clip import model as bundled
+from special_steps.dense import make_encoder
 
 WEIGHTS = bundled.FOLDER / "weights.safetensors"
 AERIAL = Path(__file__).parents[3] / "shared" / "data" / "aerial"
@@ -96,12 +98,12 @@ def test_cut_padding_does_not_change_text(clip):
     assert torch.allclose(whole, cut, atol=1e-5)
 
 
-def test_dense_trunk_shares_weights_and_doubles_the_grid(clip):
+def test_dense_trunk_shares_parameters_and_doubles_the_grid(clip):
     model, _ = clip
+    dense = image_tower.dense_trunk(model.visual.trunk)
+    assert {id(p) for p in dense.parameters()} == {id(p) for p in model.visual.trunk.parameters()}
     with torch.inference_mode():
-        z = image_tower.dense_features(
-            image_tower.dense_trunk(model), model.visual.head, torch.rand(1, 3, 96, 64)
-        )
+        z = image_tower.dense_features(dense, model.visual.head, torch.rand(1, 3, 96, 64))
     assert z.shape == (1, 384, 6, 4)
 
 
@@ -114,10 +116,36 @@ def test_dense_cells_of_plain_colours(clip):
     model, tokenizer = clip
     image = torch.from_numpy(image).clamp(0, 1).permute(2, 0, 1)[None]
     text = evaluation.class_vectors(model, tokenizer, ["water", "sand"])
-    trunk = image_tower.dense_trunk(model)
+    trunk = image_tower.dense_trunk(model.visual.trunk)
     p = sum(evaluation.dense_probabilities(model, trunk, image, text, scale) for scale in (1, 2))
     assert (p[0, :, :56] > 1).float().mean() > 0.9
     assert (p[1, :, 72:] > 1).float().mean() > 0.9
+
+
+def test_evaluation_does_what_the_workflow_does_in_one_window(clip):
+    model, tokenizer = clip
+    image = torch.rand(1, 3, 14, 14, generator=torch.Generator().manual_seed(0))
+    image = F.interpolate(image, (112, 112), mode="bicubic").clamp(0, 1)
+    text = evaluation.class_vectors(model, tokenizer, ["water", "trees", "bare soil"])
+    trunk = image_tower.dense_trunk(model.visual.trunk)
+    found = evaluation.dense_probabilities(model, trunk, image, text, 2)
+    ours = clip_model.load_clip()
+    strips = clip_scale.scale_probabilities(
+        lambda first, last: image[0, :, first:last].numpy(),
+        (112, 112),
+        make_encoder(ours),
+        clip_scale.Phrases(text.numpy(), np.arange(3), ["water", "trees", "bare soil"], ours.name),
+        upsample.make_upsampler("guided", ours.mean, ours.std),
+        scale=2,
+        mean=ours.mean,
+        std=ours.std,
+        logit_scale=ours.logit_scale,
+        window=224,
+        stride=112,
+        global_bias=inspect.signature(clip_scale.clip_scale).parameters["global_bias"].default,
+    )
+    assert np.abs(np.concatenate(list(strips), 1) - found.numpy()).max() < 0.02
+    assert found.std() > 0.05
 
 
 def test_the_strided_trunk_computes_the_odd_cells_of_the_dense_one(clip):
@@ -125,7 +153,9 @@ def test_the_strided_trunk_computes_the_odd_cells_of_the_dense_one(clip):
     model, _ = clip
     x = torch.rand(1, 3, 192, 192)
     with torch.inference_mode():
-        dense = image_tower.dense_features(image_tower.dense_trunk(model), model.visual.head, x)
+        dense = image_tower.dense_features(
+            image_tower.dense_trunk(model.visual.trunk), model.visual.head, x
+        )
         sparse = image_tower.dense_features(model.visual.trunk, model.visual.head, x)
     assert dense.shape[2:] == (12, 12) and sparse.shape[2:] == (6, 6)
     assert torch.allclose(dense[:, :, 1::2, 1::2], sparse, atol=1e-4)
@@ -184,18 +214,6 @@ def table():
     every = words.all_words()
     vectors = F.normalize(torch.randn(len(every), 2, 384), dim=-1)
     return words.Words({w: i for i, w in enumerate(every)}, vectors)
-
-
-def test_the_last_part_of_training_has_the_same_parameters(clip):
-    model, _ = clip
-    trunk = timm.create_model(image_tower.TRUNK, num_classes=0)
-    dense = image_tower.finishing(trunk)
-    assert {id(p) for p in dense.parameters()} == {id(p) for p in trunk.parameters()}
-    trunk.load_state_dict(model.visual.trunk.state_dict())
-    x = torch.rand(1, 3, 96, 96)
-    with torch.inference_mode():
-        wanted = image_tower.dense_trunk(model).forward_features(x)
-        assert torch.allclose(dense.forward_features(x), wanted, atol=1e-4)
 
 
 def test_both_shapes_of_batches_teach(bank, table):
