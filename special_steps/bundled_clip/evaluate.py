@@ -28,6 +28,7 @@ from torch import Tensor
 from special_steps.bundled_clip import model as bundled
 from special_steps.bundled_clip.aerial import PARTS, Aerial, load
 from special_steps.bundled_clip.image_tower import (
+    STRIDE,
     Batch,
     dense_features,
     dense_trunk,
@@ -45,9 +46,9 @@ from special_steps.bundled_clip.parts import find_parts
 from special_steps.bundled_clip.phrases import TEMPLATES, held_out, nouns
 from special_steps.bundled_clip.text_tower import embed
 from special_steps.bundled_clip.words import EVALUATION_WORDS, Words, embed_words, scene_group
+from special_steps.dense import Encoder, window_cosines
 from special_steps.upsample import guided
 
-GLOBAL_BIAS = -0.3  # as in the workflow: dense.window_cosines
 # Plain names as a user would give them, one for each part that simulated scenes may hold.
 PLAIN_NAMES = {
     "water": "water",
@@ -138,10 +139,13 @@ def dense_probabilities(
     # Reflection up to a multiple of 16, at least 64 px.
     down, right = (max(64, -(-n // 16) * 16) - n for n in shape)
     x = F.pad(x, (0, right, 0, down), "reflect")
-    features = dense_features(trunk, model.visual.head, x)
-    bias = F.normalize(features.mean((2, 3)), dim=1) @ text.T
-    cosine = guided(features, text, x) + GLOBAL_BIAS * bias[:, :, None, None]
-    cosine = cosine[:, :, : shape[0], : shape[1]]
+
+    def features(images: Tensor) -> tuple[Tensor, Tensor]:
+        cells = dense_features(trunk, model.visual.head, images)
+        return cells, cells.mean((2, 3))
+
+    encoder = Encoder(features, STRIDE, text.shape[1], image.device)
+    cosine = window_cosines(x, encoder, text, guided)[:, :, : shape[0], : shape[1]]
     p = (cosine * model.logit_scale.exp()).softmax(1)
     return F.interpolate(p, (height, width), mode="bilinear")[0]
 
