@@ -46,7 +46,7 @@ import sys, sysconfig, pathlib
 pathlib.Path(sysconfig.get_path("purelib"), "special_steps.pth").write_text(sys.argv[1] + "\n")
 PY
     # compiled now, so that no step waits for it and a missing compiler is told at once
-    "$venv/bin/python" -m special_steps.native || say "the kernels could not be compiled now; the first step that needs them tries"
+    "$venv/bin/python" -m special_steps.kernels.build || say "the kernels could not be compiled now; the first step that needs them tries"
     rm -f "$log"
     cp "$lock" "$venv/made-from.txt" # last: an interrupted installation is made anew
     say "the environment stands"

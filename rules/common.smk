@@ -24,9 +24,9 @@ shell.prefix(
     f" PATH={':'.join(shlex.quote(str(p)) for p in own_python)}{':' if own_python else ''}$PATH; "
 )
 
-from special_steps.digest import digest_of
-from special_steps.errors import UserError
-from special_steps.settings import load
+from special_steps.core.digest import digest_of
+from special_steps.core.errors import UserError
+from special_steps.core.settings import load
 
 try:
     settings = load(config)
@@ -134,7 +134,7 @@ def checks():
             options = {"class_names": class_names(scene)}
             for part in ("cube", "ground_truth"):
                 options[part] = about[part] | {"path": data_files(about[part]["path"])}
-            yield f"python -m special_steps.ground_truth {flags(options)}"
+            yield f"python -m special_steps.io.ground_truth {flags(options)}"
 
 
 def about(scene, run, stage):

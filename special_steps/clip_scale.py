@@ -13,13 +13,13 @@ import zarr
 from PIL import Image
 from torch.nn import functional as F
 
-from special_steps import native
-from special_steps.cli import run
-from special_steps.clip_model import load_clip
-from special_steps.dense import Encoder, make_encoder, slide
-from special_steps.errors import UserError
-from special_steps.store import create_array, new_store, open_store, tile_rows, write_strips
-from special_steps.upsample import Upsampler, load_jbu, make_upsampler
+from special_steps.clip.encoder import Encoder, make_encoder, slide
+from special_steps.clip.model import load_clip
+from special_steps.clip.upsample import Upsampler, load_jbu, make_upsampler
+from special_steps.core.cli import run
+from special_steps.core.errors import UserError
+from special_steps.core.store import create_array, new_store, open_store, tile_rows, write_strips
+from special_steps.kernels import build as native
 
 log = logging.getLogger("special")
 

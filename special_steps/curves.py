@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from special_steps.cli import run
-from special_steps.store import aside
+from special_steps.core.atomic import atomic_write
+from special_steps.core.cli import run
 
 PANELS = {
     "Loss": ["loss_random", "loss_confident", "loss_hard"],
@@ -46,7 +46,7 @@ def curves(*, rounds: list[Path], picture: Path) -> None:
         picture: PNG to write.
     """
     rows = pd.concat([pd.read_csv(path) for path in rounds], ignore_index=True)
-    with aside(picture) as file:
+    with atomic_write(picture) as file:
         curves_picture(rows).savefig(file, dpi=110)
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, uniform_filter
 
-from special_steps.cli import run
-from special_steps.errors import UserError
-from special_steps.readers import parse_envi_header
-from special_steps.store import aside
+from special_steps.core.atomic import atomic_write
+from special_steps.core.cli import run
+from special_steps.core.errors import UserError
+from special_steps.io.source import parse_envi_header
 
 log = logging.getLogger("special")
 
@@ -490,10 +490,10 @@ def demo(*, out: Path, seed: int = 0) -> None:
     import rasterio
 
     stored, labels, bad = simulate(seed)
-    with aside(out / "scene.img") as path:
+    with atomic_write(out / "scene.img") as path:
         stored.transpose(1, 0, 2).astype("<i2").tofile(path)  # by line, all bands of a line: BIL
     with (
-        aside(out / "ground_truth.tif") as path,
+        atomic_write(out / "ground_truth.tif") as path,
         rasterio.open(
             path,
             "w",
@@ -510,7 +510,7 @@ def demo(*, out: Path, seed: int = 0) -> None:
     ):
         raster.write(labels, 1)
         raster.update_tags(1, **{f"class_{i}": name for i, name in enumerate(CLASSES, 1)})
-    with aside(out / "scene.hdr") as path:
+    with atomic_write(out / "scene.hdr") as path:
         path.write_text(envi_header(bad))
     shares = np.bincount(labels.ravel(), minlength=len(CLASSES) + 1) / labels.size
     parts = zip(("no data", *CLASSES), shares, strict=True)

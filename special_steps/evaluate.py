@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from special_steps.cli import run
-from special_steps.errors import UserError
-from special_steps.ground_truth import read_ground_truth
-from special_steps.store import aside, open_store
+from special_steps.core.atomic import atomic_write
+from special_steps.core.cli import run
+from special_steps.core.errors import UserError
+from special_steps.core.store import open_store
+from special_steps.io.ground_truth import read_ground_truth
 
 
 def scores(predicted: np.ndarray, truth: np.ndarray, class_names: list[str]) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def evaluate(
         found = about | scores(predicted, reference, names)
     except UserError as error:
         raise UserError(f"{paths[0]}: {error}") from error
-    with aside(metrics) as file:
+    with atomic_write(metrics) as file:
         file.write_text(json.dumps(found, indent=1) + "\n")
     _write_csv(classes, list(found["classes"][0]), [c.values() for c in found["classes"]])
     rows = [[name, *row] for name, row in zip(names, found["confusion"], strict=True)]
@@ -136,7 +137,7 @@ def _by_label(labels: dict[str, int], where: str) -> dict[int, str]:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
-    with aside(path) as file, file.open("w", newline="") as stream:
+    with atomic_write(path) as file, file.open("w", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerows([header, *rows])
 

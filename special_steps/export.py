@@ -14,8 +14,9 @@ from matplotlib.patches import Patch
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
-from special_steps.cli import run
-from special_steps.store import aside, open_store
+from special_steps.core.atomic import atomic_write
+from special_steps.core.cli import run
+from special_steps.core.store import open_store
 
 # colours that maps of land cover use; a class takes the first whose word begins a word of its name
 KNOWN = {
@@ -105,7 +106,7 @@ def write_raster(path: Path, data: np.ndarray, crs: str | None, transform, **opt
         profile["crs"] = CRS.from_wkt(crs)
     if transform:
         profile["transform"] = Affine(*transform)
-    with aside(path) as file, rasterio.open(file, "w", **profile) as raster:
+    with atomic_write(path) as file, rasterio.open(file, "w", **profile) as raster:
         if "colormap" in options:  # before the data: the file's kind is settled with the first
             raster.write_colormap(1, options["colormap"])
         raster.write(data, 1)
@@ -210,7 +211,7 @@ def export(
         tags=tags,
         colormap=table,
     )
-    with aside(classes.with_name(f"{classes.name}.aux.xml")) as file:
+    with atomic_write(classes.with_name(f"{classes.name}.aux.xml")) as file:
         file.write_text(category_names(names))
     write_raster(
         confidence,
@@ -220,7 +221,7 @@ def export(
         nodata=float("nan"),
         description="confidence: best minus second best class probability",
     )
-    with aside(picture_file) as file:
+    with atomic_write(picture_file) as file:
         picture(image, labels, margin, names).savefig(file, dpi=110)
 
 

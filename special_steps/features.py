@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from special_steps.cli import run
-from special_steps.spectral import joint_percentiles, stretch
-from special_steps.store import (
+from special_steps.core.cli import run
+from special_steps.core.spectral import joint_percentiles, stretch
+from special_steps.core.store import (
     create_array,
     new_store,
     open_store,

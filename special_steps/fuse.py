@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from special_steps.cli import run
-from special_steps.errors import UserError
-from special_steps.prediction import write_prediction
-from special_steps.store import open_store
+from special_steps.core.cli import run
+from special_steps.core.errors import UserError
+from special_steps.core.prediction import write_prediction
+from special_steps.core.store import open_store
 
 
 def fused(maps: Sequence[np.ndarray]) -> np.ndarray:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from special_steps.cli import run
-from special_steps.errors import UserError
-from special_steps.readers import Source, open_source, read_variable, to_nm
-from special_steps.store import create_array, new_store, tile_rows, write_array
+from special_steps.core.cli import run
+from special_steps.core.errors import UserError
+from special_steps.core.store import create_array, new_store, tile_rows, write_array
+from special_steps.io.source import Source, open_source, read_variable, to_nm
 
 log = logging.getLogger("special")
 

@@ -11,11 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch.nn import functional as F
 
-from special_steps.cli import run
-from special_steps.prediction import labels as best_labels
-from special_steps.prediction import margins, write_prediction
-from special_steps.store import open_store
-from special_steps.training import (
+from special_steps.classifier.loop import (
     Draw,
     Losses,
     Window,
@@ -32,6 +28,10 @@ from special_steps.training import (
     train,
     write_rows,
 )
+from special_steps.core.cli import run
+from special_steps.core.prediction import labels as best_labels
+from special_steps.core.prediction import margins, write_prediction
+from special_steps.core.store import open_store
 
 log = logging.getLogger("special")
 

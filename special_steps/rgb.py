@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from special_steps.cli import run
-from special_steps.errors import UserError
-from special_steps.spectral import joint_percentiles, stretch
-from special_steps.store import create_array, new_store, open_store, tile_rows, write_array
+from special_steps.core.cli import run
+from special_steps.core.errors import UserError
+from special_steps.core.spectral import joint_percentiles, stretch
+from special_steps.core.store import create_array, new_store, open_store, tile_rows, write_array
 
 
 def interpolate(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from special_steps.cli import run
-from special_steps.store import aside
+from special_steps.core.atomic import atomic_write
+from special_steps.core.cli import run
 
 STAGES = ["pseudo", "warmup", "final"]
 SCORES = ["oa", "aa", "kappa"]
@@ -57,12 +57,12 @@ def summary(*, metrics: list[Path], csv: Path, markdown: Path, html: Path) -> No
     table = summarise(pd.DataFrame(found))
     shown = readable(table)
     classes = pd.DataFrame([row | _about(f) for f in found for row in f["classes"]])
-    with aside(csv) as file:
+    with atomic_write(csv) as file:
         table.to_csv(file, index=False)
-    with aside(markdown) as file:
+    with atomic_write(markdown) as file:
         rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.values.tolist()]
         file.write_text("".join(f"| {' | '.join(map(str, row))} |\n" for row in rows))
-    with aside(html) as file:
+    with atomic_write(html) as file:
         file.write_text(_page(shown, classes))
 
 

@@ -9,10 +9,10 @@ import open_clip
 import torch
 from torch.nn import functional as F
 
-from special_steps.cli import run
-from special_steps.clip_model import Clip, load_clip
-from special_steps.errors import UserError
-from special_steps.store import aside
+from special_steps.clip.model import Clip, load_clip
+from special_steps.core.atomic import atomic_write
+from special_steps.core.cli import run
+from special_steps.core.errors import UserError
 
 log = logging.getLogger("special")
 
@@ -134,7 +134,7 @@ def text(
     phrases, index = phrases_of(classes)
     clip = load_clip(model, weights)
     embeddings = embed(clip, phrases, template_set(templates, clip))
-    with aside(out) as temporary:
+    with atomic_write(out) as temporary:
         np.savez(
             temporary,
             embeddings=embeddings,

@@ -6,10 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from special_steps.cli import run
-from special_steps.prediction import write_prediction
-from special_steps.store import open_store
-from special_steps.training import (
+from special_steps.classifier.loop import (
     class_balanced_in,
     device,
     fingerprint,
@@ -21,6 +18,9 @@ from special_steps.training import (
     train,
     write_rows,
 )
+from special_steps.core.cli import run
+from special_steps.core.prediction import write_prediction
+from special_steps.core.store import open_store
 
 log = logging.getLogger("special")
 

@@ -11,6 +11,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
+def parity() -> Path:
+    """Golden inputs and outputs of the published operators, with random weights: see README.md there."""
+    return ROOT / "tests" / "data" / "parity"
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """The developers' data folder beside the project; users do not have it."""
     folder = ROOT.parent / "shared"

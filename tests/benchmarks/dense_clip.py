@@ -29,13 +29,13 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from special_steps import native
-from special_steps.clip_model import Clip, load_clip
+from special_steps.clip.encoder import make_encoder, window_starts
+from special_steps.clip.model import Clip, load_clip
+from special_steps.clip.upsample import make_upsampler
 from special_steps.clip_scale import Phrases, scale_probabilities
-from special_steps.dense import make_encoder, window_starts
-from special_steps.settings import _bundled_scales
-from special_steps.store import new_store, write_array
-from special_steps.upsample import make_upsampler
+from special_steps.core.settings import _bundled_scales
+from special_steps.core.store import new_store, write_array
+from special_steps.kernels import build as native
 
 CLASSES, BATCH, WINDOW, STRIDE = 8, 8, 224, 112
 MODELS = ("ViT-B/16", "bundled")

@@ -15,7 +15,7 @@ import time
 
 import torch
 
-from special_steps.scan import kernels, selective_scan
+from special_steps.kernels.scan import kernels, selective_scan
 
 CHANNELS, STATES = 32, 16  # the spatial branch of MambaHSI with 16 hidden channels
 

@@ -15,8 +15,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from special_steps.mambahsi import predict
-from special_steps.training import Scene, Window, class_balanced_in, random_loss, start, train_round
+from special_steps.classifier.loop import (
+    Scene,
+    Window,
+    class_balanced_in,
+    random_loss,
+    start,
+    train_round,
+)
+from special_steps.classifier.mambahsi import predict
 
 CLASSES = 9
 

@@ -38,7 +38,9 @@ class Figures:
         with self.file.open("a") as stream:
             stream.write(line + "\n")
 
-    def compare(self, what: str, found: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
+    def compare(
+        self, what: str, found: torch.Tensor, wanted: torch.Tensor, tolerance: float
+    ) -> None:
         """The largest difference relative to the largest value, and whether it is small enough."""
         found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
         error = ((found - wanted).abs().max() / wanted.abs().max()).item()
@@ -50,7 +52,10 @@ def card(figures: Figures, out: Path) -> None:
     """What machine this is."""
     about = torch.cuda.get_device_properties(0)
     figures.add("card", f"{about.name}, {about.total_memory / 2**30:.0f} GiB")
-    figures.add("torch, CUDA, Python", f"{torch.__version__}, {torch.version.cuda}, {sys.version.split()[0]}")
+    figures.add(
+        "torch, CUDA, Python",
+        f"{torch.__version__}, {torch.version.cuda}, {sys.version.split()[0]}",
+    )
 
 
 # --- parity ------------------------------------------------------------------------------------
@@ -65,7 +70,7 @@ def parity(figures: Figures, out: Path) -> None:
 
 def parity_fused(figures: Figures, out: Path) -> None:
     """Mamba and MambaHSI by mamba-ssm against the CPU."""
-    from special_steps.mambahsi import _fused_inner
+    from special_steps.classifier.mambahsi import _fused_inner
 
     if _fused_inner() is None:
         raise SystemExit("mamba-ssm cannot be used, see the warning above")
@@ -74,14 +79,16 @@ def parity_fused(figures: Figures, out: Path) -> None:
 
 def scan_parity(figures: Figures) -> None:
     """Output and gradients of the scan of plain torch on CUDA, against the CPU's in float64."""
-    from special_steps.scan import parallel_scan
+    from special_steps.kernels.scan import parallel_scan
 
     generator = torch.Generator().manual_seed(0)
     shapes = {
         "u": (2, 5000, 32), "delta": (2, 5000, 32), "A": (32, 16), "B": (2, 5000, 16),
         "C": (2, 5000, 16), "D": (32,), "z": (2, 5000, 32), "bias": (32,),
     }  # fmt: skip
-    values = {n: torch.randn(s, generator=generator, dtype=torch.float64) for n, s in shapes.items()}
+    values = {
+        n: torch.randn(s, generator=generator, dtype=torch.float64) for n, s in shapes.items()
+    }
     values["A"] = -values["A"].abs() - 0.1
     found = {}
     for name, dtype in (("cpu", torch.float64), ("cuda", torch.float32)):
@@ -94,20 +101,27 @@ def scan_parity(figures: Figures) -> None:
 
 def network_parity(figures: Figures, way: str) -> None:
     """Mamba (both layouts of tokens) and MambaHSI: outputs, gradients."""
-    from special_steps.mambahsi import Mamba, MambaHSI
+    from special_steps.classifier.mambahsi import Mamba, MambaHSI
 
     def check(what: str, model: torch.nn.Module, inputs: torch.Tensor) -> None:
         found = {}
         for where in ("cpu", "cuda"):
             model = model.to(where)
-            own = inputs.to(where).requires_grad_()
+            own = inputs.detach().clone().to(where).requires_grad_()
             output = model(own)
             output.square().mean().backward()
             gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
             found[where] = [output, own.grad, gradients]
             model.zero_grad()
-        for part, a, b in zip(("output", "input's gradient", "weights' gradients"), found["cuda"], found["cpu"], strict=True):
-            figures.compare(f"{what}, {way}, {part}", a.detach().clone(), b.detach().clone(), TOLERANCE)
+        for part, a, b in zip(
+            ("output", "input's gradient", "weights' gradients"),
+            found["cuda"],
+            found["cpu"],
+            strict=True,
+        ):
+            figures.compare(
+                f"{what}, {way}, {part}", a.detach().clone(), b.detach().clone(), TOLERANCE
+            )
 
     torch.manual_seed(0)
     check("Mamba, one long sequence", Mamba(16), torch.randn(1, 20_000, 16))
@@ -119,29 +133,41 @@ def dense_parity(figures: Figures) -> None:
     """Cosines of dense CLIP: ViT-B/16 with random weights and the bundled model; fp32, bf16, fp16."""
     import open_clip
 
-    from special_steps.clip_model import load_clip
-    from special_steps.dense import make_encoder, window_cosines
-    from special_steps.upsample import make_upsampler
+    from special_steps.clip.encoder import make_encoder, window_cosines
+    from special_steps.clip.model import load_clip
+    from special_steps.clip.upsample import make_upsampler
 
     torch.manual_seed(0)
     bundled = load_clip()
     vit = open_clip.create_model("ViT-B-16-quickgelu").eval().requires_grad_(False)
-    models = {"bundled": bundled, "ViT-B/16": bundled._replace(model=vit, name="ViT-B-16-quickgelu")}
+    models = {
+        "bundled": bundled,
+        "ViT-B/16": bundled._replace(model=vit, name="ViT-B-16-quickgelu"),
+    }
     for name, clip in models.items():
         found = {}
-        for where, precision in (("cpu", "fp32"), ("cuda", "fp32"), ("cuda", "bf16"), ("cuda", "fp16")):
+        for where, precision in (
+            ("cpu", "fp32"),
+            ("cuda", "fp32"),
+            ("cuda", "bf16"),
+            ("cuda", "fp16"),
+        ):
             device = torch.device(where)
             moved = clip._replace(model=clip.model.to(device), device=device)
             encoder = make_encoder(moved, precision=precision)
             generator = torch.Generator().manual_seed(1)
             images = torch.randn(4, 3, 224, 224, generator=generator).to(device)
-            text = torch.nn.functional.normalize(torch.randn(CLASSES, encoder.dim, generator=generator), dim=1)
+            text = torch.nn.functional.normalize(
+                torch.randn(CLASSES, encoder.dim, generator=generator), dim=1
+            )
             upsampler = make_upsampler("guided", clip.mean, clip.std)
             found[where, precision] = window_cosines(images, encoder, text.to(device), upsampler)
         wanted = found.pop(("cpu", "fp32"))
         for (_, precision), cosines in found.items():
             low = precision != "fp32"
-            figures.compare(f"dense CLIP, {name}, {precision}", cosines, wanted, 3e-2 if low else TOLERANCE)
+            figures.compare(
+                f"dense CLIP, {name}, {precision}", cosines, wanted, 3e-2 if low else TOLERANCE
+            )
 
 
 # --- speed -------------------------------------------------------------------------------------
@@ -162,13 +188,21 @@ def iteration_fused(figures: Figures, out: Path) -> None:
     whole = sum(row.device_time_total for row in rows)
     figures.add("iteration, mamba-ssm, GPU busy", f"{whole / 1e3:.0f} ms")
     for row in rows[:10]:
-        figures.add(f"- {row.key[:70]} x {row.count}", f"{100 * row.device_time_total / whole:.0f} %")
+        figures.add(
+            f"- {row.key[:70]} x {row.count}", f"{100 * row.device_time_total / whole:.0f} %"
+        )
 
 
 def _iteration(figures: Figures, way: str, count: int) -> Callable[[], object]:
     sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
-    from special_steps.mambahsi import predict
-    from special_steps.training import Scene, class_balanced_in, random_loss, start, train_round
+    from special_steps.classifier.loop import (
+        Scene,
+        class_balanced_in,
+        random_loss,
+        start,
+        train_round,
+    )
+    from special_steps.classifier.mambahsi import predict
 
     height, width, bands = PAVIA_CENTRE
     where = torch.device("cuda")
@@ -209,7 +243,13 @@ def _iteration(figures: Figures, way: str, count: int) -> Callable[[], object]:
 @contextmanager
 def watched() -> Iterator[dict[str, float]]:
     """Mean use and peak memory of the card while the block runs, by the driver, five times a second."""
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits", "-lms", "200"]
+    query = [
+        "nvidia-smi",
+        "--query-gpu=utilization.gpu,memory.used",
+        "--format=csv,noheader,nounits",
+        "-lms",
+        "200",
+    ]
     process = subprocess.Popen(query, stdout=subprocess.PIPE, text=True)
     rows: list[list[float]] = []
 
@@ -232,7 +272,15 @@ def watched() -> Iterator[dict[str, float]]:
 
 def workflow(figures: Figures, what: str, folder: Path, config: Path | None) -> None:
     """Run the workflow in a folder; time by rule, use of the card, accuracy where there is truth."""
-    words = [sys.executable, "-m", "snakemake", "-s", ROOT / "workflow" / "Snakefile", "--cores", "all"]
+    words = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        ROOT / "workflow" / "Snakefile",
+        "--cores",
+        "all",
+    ]
     words += ["--directory", folder, *(["--configfile", config] if config else [])]
     folder.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
@@ -249,7 +297,9 @@ def workflow(figures: Figures, what: str, folder: Path, config: Path | None) -> 
         row = dict(zip(head, values, strict=True))
         if float(row["s"]) > 4:
             name = file.relative_to(folder / "benchmarks").with_suffix("")
-            figures.add(f"- {name}", f"{float(row['s']):.1f} s, {float(row['max_rss']) / 1024:.1f} GiB")
+            figures.add(
+                f"- {name}", f"{float(row['s']):.1f} s, {float(row['max_rss']) / 1024:.1f} GiB"
+            )
     summary = folder / "results" / "summary.md"
     if summary.exists():
         for line in summary.read_text().splitlines()[2:]:
@@ -271,15 +321,29 @@ def pavia(figures: Figures, out: Path) -> None:
     height, width, bands = PAVIA_CENTRE
     rng = np.random.default_rng(0)
     coarse = rng.random((12, 8, 8)).astype(np.float32)
-    smooth = torch.nn.functional.interpolate(torch.from_numpy(coarse)[:, None], (height, width), mode="bicubic")
+    smooth = torch.nn.functional.interpolate(
+        torch.from_numpy(coarse)[:, None], (height, width), mode="bicubic"
+    )
     spectra = np.abs(rng.standard_normal((12, bands))).cumsum(1).astype(np.float32)
     cube = np.einsum("kyx,kb->yxb", smooth[:, 0].numpy(), spectra / spectra.max())
     cube += 0.01 * rng.standard_normal(cube.shape, np.float32)
     np.save(folder / "scene.npy", cube)
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-16")
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "random.safetensors")
-    classes = ["water", "trees", "meadow", "bricks", "bare soil", "asphalt", "bitumen", "tiles", "shadow"]
+    save_file(
+        {k: v.contiguous() for k, v in model.state_dict().items()}, folder / "random.safetensors"
+    )
+    classes = [
+        "water",
+        "trees",
+        "meadow",
+        "bricks",
+        "bare soil",
+        "asphalt",
+        "bitumen",
+        "tiles",
+        "shadow",
+    ]
     config = {
         "scenes": {
             "pavia": {
@@ -287,7 +351,9 @@ def pavia(figures: Figures, out: Path) -> None:
                 "classes": classes,
             }
         },
-        "clips": {"random": {"model": "ViT-B-16", "weights": "random.safetensors", "precision": "bf16"}},
+        "clips": {
+            "random": {"model": "ViT-B-16", "weights": "random.safetensors", "precision": "bf16"}
+        },
         "clip": "random",
         "scales": [1, 2],
         "seeds": [0],
@@ -299,7 +365,10 @@ def pavia(figures: Figures, out: Path) -> None:
 
 def main() -> None:
     """Command line."""
-    parts = {f.__name__.replace("_", "-"): f for f in (card, parity, parity_fused, iteration, iteration_fused, default, pavia)}
+    parts = {
+        f.__name__.replace("_", "-"): f
+        for f in (card, parity, parity_fused, iteration, iteration_fused, default, pavia)
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=parts)
     parser.add_argument("--out", type=Path, default=Path("gpu-check"))

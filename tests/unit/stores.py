@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from special_steps.prediction import write_prediction
-from special_steps.store import new_store, write_array
+from special_steps.core.prediction import write_prediction
+from special_steps.core.store import new_store, write_array
 
 DIMS = {
     "reflectance": ("band", "y", "x"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from special_steps.scan import kernels
+from special_steps.kernels.scan import kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 compiled = pytest.mark.skipif(kernels() is None, reason="needs a C++ compiler")

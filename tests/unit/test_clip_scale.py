@@ -15,8 +15,8 @@ from special_steps.clip_scale import (
     resized_back,
     resized_rows,
 )
-from special_steps.errors import UserError
-from special_steps.store import new_store, open_store, write_array
+from special_steps.core.errors import UserError
+from special_steps.core.store import new_store, open_store, write_array
 from special_steps.text import text
 
 CLASSES = {"water": ["river", "lake"], "trees": [], "bare soil": ["sand"]}
@@ -196,12 +196,12 @@ def test_masked_pixels_do_not_look_like_black(clip, embedded, tmp_path):
     assert (probabilities(out) == first).all()
 
 
-def test_jbu_from_a_file(clip, embedded, tmp_path, shared):
+def test_jbu_from_a_file(clip, embedded, tmp_path, parity):
     rgb, out = scene(tmp_path / "rgb.zarr", (32, 32)), tmp_path / "out.zarr"
     options = {"rgb": rgb, "text": embedded, "out": out, "window": 64, "stride": 32, **clip}
     with pytest.raises(UserError, match="needs jbu_weights"):
         clip_scale(upsampling="jbu", **options)
-    want = np.load(shared / "parity" / "jbu_one_4_64.npz")
+    want = np.load(parity / "jbu_one_4_64.npz")
     state = {k[6:]: torch.from_numpy(want[k]) for k in want.files if k.startswith("state/")}
     torch.save(state, tmp_path / "other.pt")
     with pytest.raises(UserError, match="32 feature channels, the CLIP model has 24"):

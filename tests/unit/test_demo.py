@@ -6,11 +6,11 @@ import rasterio
 from scipy.ndimage import binary_erosion
 
 from special_steps import demo as module
+from special_steps.core.errors import UserError
+from special_steps.core.store import open_store
 from special_steps.demo import CLASSES, demo, pick_spectra, water_reflectance
-from special_steps.errors import UserError
-from special_steps.ground_truth import check, read_ground_truth
 from special_steps.ingest import ingest
-from special_steps.store import open_store
+from special_steps.io.ground_truth import check, read_ground_truth
 
 NAMES = list(reversed(CLASSES))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stores import make_prediction, one_hot
 
-from special_steps.errors import UserError
+from special_steps.core.errors import UserError
 from special_steps.evaluate import evaluate, scores
 
 NAMES = ["a", "b", "c"]

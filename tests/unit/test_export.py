@@ -13,7 +13,7 @@ from PIL import Image
 from rasterio.crs import CRS
 from stores import make_prediction, make_rgb, make_store, one_hot
 
-from special_steps.errors import UserError
+from special_steps.core.errors import UserError
 from special_steps.export import NO_DATA, category_names, colours, export, picture
 from special_steps.ingest import ingest
 from special_steps.rgb import rgb

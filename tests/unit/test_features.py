@@ -10,10 +10,10 @@ import pytest
 from stores import make_cube, make_rgb
 
 from special_steps import features as module
+from special_steps.core.store import TILE, open_store
 from special_steps.features import features
 from special_steps.features import principal_components as component_rows
 from special_steps.ingest import ingest
-from special_steps.store import TILE, open_store
 
 ROOT = Path(module.__file__).resolve().parent.parent
 

@@ -5,9 +5,9 @@ import pytest
 import rasterio
 from stores import make_rgb, make_store
 
-from special_steps.errors import UserError
+from special_steps.core.errors import UserError
+from special_steps.core.store import open_store
 from special_steps.fuse import fuse, fused, read_map
-from special_steps.store import open_store
 
 NAMES = ["soil", "tree", "water"]
 HERE = np.zeros((4, 5), bool)  # no pixel without data

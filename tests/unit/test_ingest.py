@@ -10,8 +10,9 @@ import pytest
 import rasterio
 from scipy.io import loadmat, savemat
 
-from special_steps import store
-from special_steps.errors import UserError
+from special_steps.core import store
+from special_steps.core.errors import UserError
+from special_steps.core.store import open_store
 from special_steps.ingest import (
     choose_wavelengths,
     ingest,
@@ -20,7 +21,6 @@ from special_steps.ingest import (
     outside_ranges,
     scene_shape,
 )
-from special_steps.store import open_store
 
 NM = [450.0, 550.0, 650.0]
 DIMS = ("band", "y", "x")

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from special_steps import refine
-from special_steps.training import WHOLE
+from special_steps.classifier.loop import WHOLE
 
 
 def rng():

@@ -6,7 +6,7 @@ import torch
 from tiny_clip import config_of, load, random_clip, random_state
 from torch.nn import functional as F
 
-from special_steps.errors import UserError
+from special_steps.core.errors import UserError
 from special_steps.text import TEMPLATES, embed, phrases_of, template_set, text
 
 

@@ -4,10 +4,10 @@ import pytest
 from safetensors import safe_open
 from stores import make_prediction
 
-from special_steps import training
+from special_steps.classifier import loop as training
+from special_steps.core.store import new_store, open_store, write_array
 from special_steps.features import principal_components
 from special_steps.refine import refine
-from special_steps.store import new_store, open_store, write_array
 from special_steps.warmup import warmup
 
 TRAINING = {

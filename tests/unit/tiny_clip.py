@@ -8,7 +8,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from special_steps.clip_model import Clip, load_clip
+from special_steps.clip.model import Clip, load_clip
 
 torch.set_num_threads(1)  # tiny work: more threads only wait for each other
 
@@ -22,10 +22,10 @@ CONVNEXT = {
 VIT = {"layers": 2, "width": 32, "head_width": 16, "patch_size": 8, "image_size": 32}
 
 
-def parity_clip(shared: Path, folder: Path, name: str = "tiny_clip") -> Clip:
+def parity_clip(parity: Path, folder: Path, name: str = "tiny_clip") -> Clip:
     """The golden outputs' model, through the loader."""
-    config = json.loads((shared / "parity" / f"{name}_config.json").read_text())["cfg"]
-    arrays = np.load(shared / "parity" / f"{name}_state_dict.npz")
+    config = json.loads((parity / f"{name}_config.json").read_text())["cfg"]
+    arrays = np.load(parity / f"{name}_state_dict.npz")
     return load(config, {k: torch.from_numpy(arrays[k]) for k in arrays.files}, folder)
 
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.io
 from conftest import SMALL
 
-from special_steps.store import open_store
+from special_steps.core.store import open_store
 
 BANDS = 30
 NANOMETRES = {"first": 420, "last": 1000}

@@ -15,7 +15,7 @@ import rasterio
 import yaml
 from conftest import ROOT, SMALL, command, kill_group
 
-from special_steps.store import open_store
+from special_steps.core.store import open_store
 
 SEED = "results/demo/hsi/seed-0"
 

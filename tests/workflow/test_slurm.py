@@ -19,7 +19,7 @@ import rasterio
 import yaml
 from conftest import ROOT, SMALL, SNAKEFILE, kill_group
 
-from special_steps.store import open_store
+from special_steps.core.store import open_store
 
 SCRIPTS = Path(__file__).parent / "slurm"
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"

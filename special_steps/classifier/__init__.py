@@ -1,0 +1,1 @@
+"""The spectral classifier and its training."""

@@ -1,0 +1,1 @@
+"""Dense CLIP: models, windows, features of patches, upsampling to pixels."""

@@ -1,0 +1,1 @@
+"""What everything rests on: errors, settings, digests, stores, arithmetic on spectra."""

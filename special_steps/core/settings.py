@@ -1,0 +1,250 @@
+"""The configuration: one schema, checked early, with every default filled in."""
+
+import copy
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, TypeChecker
+from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
+
+from special_steps.core.errors import UserError
+
+SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+
+
+def schema() -> dict[str, Any]:
+    """Read the schema."""
+    return yaml.safe_load(SCHEMA.read_text())
+
+
+def load(config: dict[str, Any]) -> dict[str, Any]:
+    """Check `config`, fill in defaults, and give each run the settings that it does not override.
+
+    Scenes' classes become mappings from name to synonyms. Raises UserError naming the setting and the fix.
+    """
+    rules = schema()
+    config = json.loads(
+        json.dumps(config, default=str)
+    )  # keys become words, as in YAML 2020: {...}
+    _check(config, rules)
+    shared = rules["properties"]["runs"]["additionalProperties"]["properties"]
+    runs = {}
+    for name, overrides in config.get("runs", {"hsi": {}}).items():
+        common = {key: config[key] for key in shared if key in config}
+        runs[name] = _merge(common, overrides)
+    config["runs"] = runs
+    config = _filled(config, rules, rules)
+    for name, scene in config["scenes"].items():
+        scene["classes"] = _classes(scene["classes"], f"scenes.{name}.classes")
+        _check_labels(scene, f"scenes.{name}.ground_truth.labels")
+    for name, clip in config["clips"].items():
+        _check_clip(clip, f"clips.{name}")
+    _check_stretch(config["rgb"], "rgb")
+    _check_stretch(config["features"], "features")
+    for name, run in config["runs"].items():
+        _check_run(run, config, f"runs.{name}")
+        if run["scales"] is None:
+            bundled = config["clips"][run["clip"]]["model"] == "bundled"
+            run["scales"] = _bundled_scales() if bundled else [1, 2]
+    return config
+
+
+def _bundled_scales() -> list[int | float]:
+    """The scales that the bundled model works best at, by its own account (held-out mosaics)."""
+    described = Path(__file__).parents[1] / "bundled_clip" / "model_config.json"
+    return json.loads(described.read_text())["dense_cfg"]["scales"]
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, section by section."""
+    merged = copy.deepcopy(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def _resolve(rule: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    for part in rule.get("$ref", "#").split("/")[1:]:
+        root = root[part]
+    return root if "$ref" in rule else rule
+
+
+def _filled(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> Any:
+    """A copy of `value` with the schema's defaults in every mapping."""
+    rule = _resolve(rule, root)
+    if not isinstance(value, dict):
+        return value
+    known = {k: _resolve(r, root) for k, r in rule.get("properties", {}).items()}
+    defaults = {k: copy.deepcopy(r["default"]) for k, r in known.items() if "default" in r}
+    other = rule.get("additionalProperties") or {}
+    return {k: _filled(v, known.get(k, other), root) for k, v in (defaults | value).items()}
+
+
+def _is_integer(checker: TypeChecker, value: Any) -> bool:
+    """JSON Schema lets 1.0 pass, which would become a path like seed-1.0."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+Validator = extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_integer),
+)
+
+
+def _check(config: Any, rules: dict[str, Any]) -> None:
+    errors = sorted(Validator(rules).iter_errors(config), key=lambda e: len(e.path))
+    if errors:
+        raise UserError("config: " + "; ".join(_told(e) for e in errors[:3]))
+
+
+def _told(error: ValidationError) -> str:
+    where = ".".join(str(p) for p in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties" and isinstance(error.instance, dict):
+        known = list(error.schema.get("properties", {}))
+        unknown = [k for k in error.instance if k not in known]
+        close = difflib.get_close_matches(str(unknown[0]), known, 1) if unknown else []
+        hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
+        return f"{where}: unknown setting '{unknown[0]}'; {hint}"
+    if error.validator == "minItems" and not error.instance:
+        return f"{where}: the list is empty; name at least one"
+    if error.validator == "type" and _is_number(error.instance):
+        return (
+            f"{where}: '{error.instance}' is text in YAML; numbers have no quotes, and those with an"
+            " exponent a dot and a sign, like 4.0e-4"
+        )
+    told = error.schema.get("description")
+    return f"{where}: {error.message}" + (f" ({told})" if told else "")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether `value` is text that reads as a number."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return isinstance(value, str)
+
+
+def _classes(entries: list[str | dict[str, list[str]]], where: str) -> dict[str, list[str]]:
+    classes: dict[str, list[str]] = {}
+    seen: dict[str, str] = {}
+    for entry in entries:
+        ((name, synonyms),) = entry.items() if isinstance(entry, dict) else ((entry, []),)
+        for phrase in (name, *synonyms):
+            key = " ".join(phrase.lower().split())
+            if not key:
+                raise UserError(f"config: {where}: a class name is blank; give it a word")
+            if key in seen:
+                raise UserError(
+                    f"config: {where}: '{phrase}' stands twice (in '{seen[key]}' and '{name}');"
+                    " remove one"
+                )
+            seen[key] = name
+        classes[name] = list(synonyms)
+    if len(classes) > 255:
+        raise UserError(f"config: {where}: {len(classes)} classes; a map holds at most 255")
+    return classes
+
+
+def _check_labels(scene: dict[str, Any], where: str) -> None:
+    truth = scene["ground_truth"]
+    if truth is None:
+        return
+    names = list(scene["classes"])
+    if not truth["labels"]:
+        raise UserError(f"config: {where}: say which label each class has, by class name")
+    owner: dict[int, str] = {}
+    for name, label in truth["labels"].items():
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"classes: {', '.join(names)}"
+            raise UserError(f"config: {where}: '{name}' is not a class of the scene; {hint}")
+        if label in truth["unlabelled"]:
+            raise UserError(
+                f"config: {where}: label {label} of '{name}' is in 'unlabelled', too;"
+                " take it out of one"
+            )
+        if label in owner:
+            raise UserError(
+                f"config: {where}: '{owner[label]}' and '{name}' both have label {label};"
+                " give each class its own"
+            )
+        owner[label] = name
+
+
+def _check_clip(clip: dict[str, Any], where: str) -> None:
+    if clip["model"] != "bundled" and not clip["weights"]:
+        raise UserError(
+            f"config: {where}.weights: '{clip['model']}' needs weights; give an open_clip tag"
+            " (like openai) or the path of a checkpoint"
+        )
+    if clip["upsampling"] == "jbu" and not clip["jbu_weights"]:
+        raise UserError(
+            f"config: {where}.jbu_weights: upsampling 'jbu' is learned; give the path of its"
+            " checkpoint, or take 'guided', which needs none"
+        )
+    if clip["stride"] > clip["window"]:
+        raise UserError(
+            f"config: {where}.stride: {clip['stride']} is more than the window of"
+            f" {clip['window']} pixels and leaves gaps; make it smaller"
+        )
+
+
+def _check_stretch(section: dict[str, Any], where: str) -> None:
+    low, high = section["stretch"]
+    if low >= high:
+        raise UserError(
+            f"config: {where}.stretch: [{low}, {high}] must rise; write the low one first"
+        )
+
+
+def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
+    if run["clip"] not in config["clips"]:
+        known = ", ".join(config["clips"])
+        raise UserError(f"config: {where}.clip: no '{run['clip']}' in clips; there are: {known}")
+    training = run["training"]
+    if training["warmup_rounds"] >= training["rounds"]:
+        raise UserError(
+            f"config: {where}.training.warmup_rounds: {training['warmup_rounds']} of"
+            f" {training['rounds']} rounds leaves no refinement; make it smaller"
+        )
+    if run["classifier"]["hidden"] % run["classifier"]["tokens"]:
+        raise UserError(f"config: {where}.classifier.hidden: must be a multiple of tokens")
+
+
+def table() -> str:
+    """The settings as a Markdown table: name, default, meaning (README holds it, a test compares)."""
+    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for name, default, meaning in _rows(schema(), ""):
+        lines.append(f"| `{name}` | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rows(rule: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
+    for key, inner in rule.get("properties", {}).items():
+        if "$ref" in inner:
+            continue
+        name = f"{prefix}{key}"
+        default = inner.get("default")
+        if key in rule.get("required", ()):
+            shown = "required"
+        elif "default" not in inner or isinstance(default, dict):
+            shown = ""
+        else:
+            text = yaml.safe_dump(default, default_flow_style=True).replace("\n...", "")
+            shown = f"`{text.strip()}`"
+        yield name, shown, inner["description"]
+        yield from _rows(inner, f"{name}.")
+        other = inner.get("additionalProperties")
+        if isinstance(other, dict) and "properties" in other:
+            yield from _rows(other, f"{name}.NAME.")
+
+
+if __name__ == "__main__":
+    print(table(), end="")

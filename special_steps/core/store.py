@@ -1,0 +1,166 @@
+"""The store contract: every result on disk is whole, described and checked, or it is not there.
+
+A Zarr v3 directory holds named arrays with named dimensions; its attributes say what made it. It is written to a
+temporary sibling, fsynced and renamed, so that a reader (or a second writer) never meets half of it.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from special_steps import __version__
+from special_steps.core.atomic import atomic_write
+from special_steps.core.errors import UserError
+
+TILE = 256  # pixels along y and x of a chunk
+# zarr's threads hold a chunk each, and their memory stays with the process: two, not four more than there are cores
+zarr.config.set({"threading.max_workers": 2})
+PACKAGES = ("numpy", "zarr", "torch", "open_clip_torch", "scikit-learn", "rasterio")
+DTYPES = {"nodata": "bool", "labels": "uint8"}  # by array name; the others are float32
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, or, of a store, the digest that it was given when it was written."""
+    path = Path(path)
+    if path.is_dir():
+        return str(open_store(path).attrs["digest"])
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def new_store(
+    path: Path,
+    *,
+    step: str,
+    settings: Mapping[str, Any],
+    inputs: Sequence[Path],
+    attributes: Mapping[str, Any] | None = None,
+) -> Iterator[zarr.Group]:
+    """Yield an empty Zarr group to fill; it appears at `path`, marked complete, when the block ends well.
+
+    `settings` and `attributes` must be JSON-able; digests of `inputs` (files or stores) are recorded with the
+    versions of the packages at work. The store's own digest is over what was written, arrays and attributes: equal
+    content has an equal digest, whichever way it was made.
+    """
+    with atomic_write(path) as temporary:
+        group = zarr.create_group(temporary)
+        group.attrs.update(attributes or {})
+        yield group
+        provenance = {
+            "step": step,
+            "settings": dict(settings),
+            "inputs": {str(p): file_digest(p) for p in inputs},
+            "versions": {"special": __version__} | _versions(),
+        }
+        digest = hashlib.sha256()
+        for file in sorted(p for p in temporary.rglob("*") if p.is_file()):
+            digest.update(str(file.relative_to(temporary)).encode())
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        group.attrs.update(
+            provenance=provenance,
+            digest=digest.hexdigest(),
+            files=_chunk_files(temporary),
+            complete=True,
+        )
+
+
+def _chunk_files(store: Path) -> dict[str, int]:
+    """Number and bytes of the files that hold the arrays' values; not metadata, nor what Snakemake adds."""
+    sizes = [
+        Path(folder, name).stat().st_size
+        for folder, _, names in os.walk(store)
+        for name in names
+        if name != "zarr.json" and not name.startswith(".")
+    ]
+    return {"count": len(sizes), "bytes": sum(sizes)}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def create_array(
+    group: zarr.Group, name: str, shape: Sequence[int], dims: Sequence[str], dtype: str = "float32"
+) -> zarr.Array:
+    """Add an array chunked for tile access: 256 x 256 pixels along y and x, other dimensions whole."""
+    chunks = tuple(min(n, TILE) if d in ("y", "x") else n for n, d in zip(shape, dims, strict=True))
+    return group.create_array(
+        name, shape=tuple(shape), chunks=chunks, dtype=dtype, dimension_names=list(dims)
+    )
+
+
+def write_array(group: zarr.Group, name: str, data: np.ndarray, dims: Sequence[str]) -> None:
+    """Add `data` as a whole array with the dimension names `dims`."""
+    create_array(group, name, data.shape, dims, str(data.dtype))[:] = data
+
+
+def tile_rows(height: int) -> list[slice]:
+    """The rows of a scene, a row of chunks at a time: so memory does not grow with its height."""
+    return [slice(y, min(y + TILE, height)) for y in range(0, height, TILE)]
+
+
+def write_strips(array: zarr.Array, strips: Iterable[np.ndarray]) -> None:
+    """Fill `array` (..., y, x) from strips of rows, top to bottom, a row of chunks at a time."""
+    held, y = [], 0
+    for strip in strips:
+        held.append(strip)
+        if sum(s.shape[-2] for s in held) >= TILE:
+            rows = held[0] if len(held) == 1 else np.concatenate(held, -2)
+            whole = rows.shape[-2] // TILE * TILE
+            array[..., y : y + whole, :] = rows[..., :whole, :]
+            held, y = [rows[..., whole:, :].copy()], y + whole
+            del strip, rows  # before the next one is made
+    if held:
+        rows = np.concatenate(held, -2)
+        array[..., y : y + rows.shape[-2], :] = rows
+
+
+def open_store(path: Path, **dims: Sequence[str]) -> zarr.Group:
+    """Open a store for reading; `name=("band", "y", "x")` asks for an array with these dimensions.
+
+    Raises UserError naming the file when it is missing, incomplete, cut short or holds something else.
+    """
+    path = Path(path)
+    again = "delete it and run again"
+    if not path.is_dir():
+        raise UserError(f"{path}: no such store; run the workflow, which makes it")
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        attributes = group.attrs.asdict()
+    except Exception as error:  # a damaged zarr.json raises errors of many kinds
+        raise UserError(f"{path}: not a Zarr store ({error}); {again}") from error
+    if attributes.get("complete") is not True:
+        raise UserError(f"{path}: the store is not complete; {again}")
+    if attributes.get("files") != _chunk_files(path):
+        raise UserError(f"{path}: the store's files are missing, changed or cut short; {again}")
+    sizes: dict[str, int] = {}
+    for name, wanted in dims.items():
+        array = group.get(name)
+        if not isinstance(array, zarr.Array):
+            raise UserError(f"{path}: no array '{name}' in the store; {again}")
+        found, dtype = tuple(array.metadata.dimension_names or ()), DTYPES.get(name, "float32")
+        if found != tuple(wanted):
+            raise UserError(f"{path}: array '{name}' has dimensions {found}, not {wanted}; {again}")
+        if array.dtype != dtype:
+            raise UserError(f"{path}: array '{name}' is {array.dtype}, not {dtype}; {again}")
+        for dim, size in zip(found, array.shape, strict=True):
+            if sizes.setdefault(dim, size) != size:
+                raise UserError(
+                    f"{path}: array '{name}' has {size} along {dim}, another {sizes[dim]}; {again}"
+                )
+    return group

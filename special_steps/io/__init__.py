@@ -1,0 +1,1 @@
+"""Files of scenes, labels and spectra, read and written."""

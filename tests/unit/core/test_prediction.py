@@ -1,0 +1,70 @@
+"""Labels, margins, and the store of a prediction."""
+
+import numpy as np
+from stores import make_prediction
+
+from special_steps.core.prediction import labels, margins
+from special_steps.core.store import open_store
+
+
+def test_margin_is_best_minus_second_best():
+    probabilities = np.array([[0.5, 0.1], [0.2, 0.1], [0.3, 0.8]], "f4")  # (class, pixel)
+    found = margins(probabilities)
+    np.testing.assert_allclose(found, [0.2, 0.7], atol=1e-7)
+    assert found.dtype == np.float32
+
+
+def test_margin_of_a_tie_is_0_and_of_certainty_1():
+    np.testing.assert_array_equal(margins(np.array([[0.5, 1.0], [0.5, 0.0]], "f4")), [0, 1])
+
+
+def test_margin_of_one_class_is_1():
+    np.testing.assert_array_equal(margins(np.ones((1, 2, 3), "f4")), np.ones((2, 3)))
+
+
+def test_margins_leave_their_input_alone():
+    probabilities = np.random.default_rng(0).random((4, 5), np.float32)
+    before = probabilities.copy()
+    margins(probabilities)
+    np.testing.assert_array_equal(probabilities, before)
+
+
+def test_labels_count_from_1_and_0_is_no_data():
+    probabilities = np.array([[[0.6, 0.1, 0.5]], [[0.4, 0.9, 0.5]]], "f4")
+    nodata = np.array([[False, True, False]])
+    found = labels(probabilities, nodata)
+    np.testing.assert_array_equal(found, [[1, 0, 1]])
+    assert found.dtype == np.uint8
+
+
+def test_255_classes_fit():
+    probabilities = np.zeros((255, 1, 1), "f4")
+    probabilities[254] = 1
+    assert labels(probabilities, np.zeros((1, 1), bool))[0, 0] == 255
+
+
+def test_the_store_has_zeros_where_no_data(tmp_path):
+    probabilities = np.random.default_rng(0).random((3, 4, 5), np.float32)
+    probabilities[:, 0, 0] = np.nan  # nothing of a masked pixel may come through
+    nodata = np.zeros((4, 5), bool)
+    nodata[0, 0] = nodata[3, 4] = True
+    before = probabilities.copy()
+    make_prediction(tmp_path / "p.zarr", probabilities, ["a", "b", "c"], nodata)
+    found = open_store(
+        tmp_path / "p.zarr",
+        probabilities=("class", "y", "x"),
+        labels=("y", "x"),
+        margin=("y", "x"),
+        nodata=("y", "x"),
+    )
+    np.testing.assert_array_equal(found["nodata"][:], nodata)
+    for name in ("labels", "margin"):
+        assert (found[name][:][nodata] == 0).all()
+    assert (found["probabilities"][:][:, nodata] == 0).all()
+    valid = ~nodata
+    np.testing.assert_array_equal(found["probabilities"][:][:, valid], before[:, valid])
+    np.testing.assert_array_equal(found["labels"][:][valid], before[:, valid].argmax(0) + 1)
+    ordered = np.sort(before[:, valid], 0)
+    np.testing.assert_allclose(found["margin"][:][valid], ordered[2] - ordered[1], atol=1e-7)
+    assert found.attrs["class_names"] == ["a", "b", "c"]
+    np.testing.assert_array_equal(probabilities, before)

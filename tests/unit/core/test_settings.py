@@ -1,0 +1,334 @@
+"""The configuration: checked early, defaults filled in, every key described."""
+
+import copy
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from special_steps.core import settings
+from special_steps.core.errors import UserError
+from special_steps.core.settings import load, schema, table
+
+ROOT = Path(settings.__file__).resolve().parents[2]
+SCHEMA = schema()
+CONFIG = """
+scenes:
+  field:
+    cube: {path: field.mat}
+    classes: [water, {trees: [forest, wood]}, bare soil]
+    ground_truth: {path: truth.mat, labels: {water: 1, trees: 2}}
+"""
+
+
+def config(**extra) -> dict:
+    return yaml.safe_load(CONFIG) | extra
+
+
+def with_scene(**changes) -> dict:
+    found = config()
+    found["scenes"]["field"] |= changes
+    return found
+
+
+def refused(wrong: dict, *words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load(wrong)
+    told = str(caught.value)
+    assert told.startswith("config: ")
+    assert "\n" not in told
+    for word in words:
+        assert word in told
+
+
+# --- defaults and runs ----------------------------------------------------------------------------
+
+
+def test_defaults_are_filled_in_at_every_level():
+    found = load(config())
+    assert found["rgb"] == {"wavelengths": [655, 553, 451], "stretch": [0.1, 99.9]}
+    assert found["features"] == {"stretch": [0.01, 99.99], "components": 5}
+    assert found["clips"]["bundled"]["global_bias"] == -0.3
+    assert found["clips"]["bundled"]["window"] == 224
+    cube = found["scenes"]["field"]["cube"]
+    assert cube["path"] == "field.mat"
+    assert cube["scale"] is None
+    assert cube["bad_ranges"] == []
+    assert found["scenes"]["field"]["ground_truth"]["unlabelled"] == [0]
+    (run,) = found["runs"].items()
+    assert run[0] == "hsi"
+    assert run[1]["seeds"] == [0, 1, 2]
+    assert run[1]["scales"] == [2, 4], "the bundled model's own"
+    assert run[1]["classifier"] == {"hidden": 16, "tokens": 4}
+    assert run[1]["refine"]["hard_weight"] == 0.1
+
+
+def test_scales_follow_the_clip_unless_they_are_given():
+    clips = {"bundled": {"model": "bundled"}, "other": {"model": "ViT-B-32", "weights": "x"}}
+    runs = {"a": {}, "b": {"clip": "other"}, "c": {"clip": "other", "scales": [3]}}
+    found = load(config(clips=clips, runs=runs))["runs"]
+    assert [found[name]["scales"] for name in "abc"] == [[2, 4], [1, 2], [3]]
+
+
+def test_classes_become_names_with_synonyms_in_order():
+    classes = load(config())["scenes"]["field"]["classes"]
+    assert list(classes.items()) == [
+        ("water", []),
+        ("trees", ["forest", "wood"]),
+        ("bare soil", []),
+    ]
+
+
+def test_a_run_overrides_only_what_it_names():
+    found = load(
+        config(
+            seeds=[7],
+            training={"rounds": 30, "noise": 0.2},
+            runs={"plain": {}, "long": {"seeds": [1, 2], "training": {"rounds": 40}}},
+        )
+    )["runs"]
+    assert found["plain"]["seeds"] == [7]
+    assert found["long"]["seeds"] == [1, 2]
+    assert found["plain"]["training"]["rounds"] == 30
+    assert found["long"]["training"]["rounds"] == 40  # the run's
+    assert found["long"]["training"]["noise"] == 0.2  # the common one
+    assert found["long"]["training"]["iterations"] == 20  # the default
+
+
+def test_every_overridable_setting_has_a_value_in_every_run():
+    run = load(config())["runs"]["hsi"]
+    assert run.keys() == SCHEMA["properties"]["runs"]["additionalProperties"]["properties"].keys()
+
+
+def test_the_users_config_is_left_as_it_is():
+    mine = config(runs={"a": {"training": {"rounds": 40}}})
+    before = copy.deepcopy(mine)
+    load(mine)
+    assert mine == before
+
+
+def test_runs_do_not_share_parts():
+    runs = load(config(runs={"a": {}, "b": {}}))["runs"]
+    runs["a"]["training"]["rounds"] = 1
+    runs["a"]["seeds"].append(99)
+    assert runs["b"]["training"]["rounds"] == 20
+    assert runs["b"]["seeds"] == [0, 1, 2]
+
+
+def test_names_that_yaml_reads_as_numbers_become_words():
+    found = load({"scenes": {2020: yaml.safe_load(CONFIG)["scenes"]["field"]}})
+    assert list(found["scenes"]) == ["2020"]
+
+
+def test_the_default_config_is_valid():
+    found = load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    assert list(found["scenes"]) == ["demo"]
+    assert found["runs"]["hsi"]["seeds"] == [0, 1, 2]
+    assert len(found["scenes"]["demo"]["classes"]) == 6
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "workflow" / "benchmarks").glob("*.yaml")), ids=lambda p: p.name
+)
+def test_the_benchmark_configs_are_valid(path):
+    load(yaml.safe_load(path.read_text()))
+
+
+# --- unknown keys ---------------------------------------------------------------------------------
+
+
+def objects(rule: dict, at: tuple[str, ...] = ()):
+    """(path, schema) of every mapping with named settings; NAME stands for the user's own names."""
+    if "$ref" in rule:
+        (key,) = rule["$ref"].removeprefix("#/properties/").split("/")
+        rule = SCHEMA["properties"][key]
+    if "properties" in rule:
+        yield at, rule
+        for key, inner in rule["properties"].items():
+            yield from objects(inner, (*at, key))
+    if isinstance(rule.get("additionalProperties"), dict):
+        yield from objects(rule["additionalProperties"], (*at, "NAME"))
+
+
+EXAMPLES = {"scenes": "field", "clips": "bundled", "runs": "hsi"}
+LEVELS = [at for at, _ in objects(SCHEMA)]
+
+
+def test_all_levels_are_known():
+    assert len(LEVELS) > 12
+    assert ("runs", "NAME", "training") in LEVELS
+    assert ("scenes", "NAME", "cube", "wavelengths") in LEVELS
+
+
+@pytest.mark.parametrize("at", LEVELS, ids=".".join)
+def test_unknown_settings_are_refused_with_a_suggestion(at):
+    known = next(rule for path, rule in objects(SCHEMA) if path == at)
+    right = max(known["properties"], key=len)
+    wrong = right[:-1]
+    mine = config()
+    here = mine
+    for before, part in zip(("", *at), at, strict=False):
+        name = EXAMPLES[before] if part == "NAME" else part
+        if not isinstance(here.get(name), dict):
+            here[name] = {"model": "bundled"} if before == "clips" else {}
+        here = here[name]
+    here[wrong] = 1
+    refused(mine, f"unknown setting '{wrong}'", f"did you mean '{right}'?")
+
+
+def test_an_unknown_setting_like_no_other_lists_the_known_ones():
+    refused(config(rgb={"qqq": 1}), "rgb: unknown setting 'qqq'", "wavelengths, stretch")
+
+
+def test_settings_that_are_not_a_runs_are_not_taken_for_one():
+    refused(config(runs={"a": {"rgb": {}}}), "runs.a: unknown setting 'rgb'")
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({}, ["'scenes' is a required property"]),
+        ({"scenes": {}}, ["scenes", "non-empty"]),
+        ({"scenes": {"a b": {}}}, ["'a b'", "letters, digits"]),
+        ({"scenes": {"../a": {}}}, ["'../a'", "letters, digits"]),
+        (with_scene(cube={}), ["scenes.field.cube", "'path' is a required property"]),
+        (with_scene(cube={"path": []}), ["scenes.field.cube.path", "empty"]),
+        (config(seeds=[]), ["seeds: the list is empty"]),
+        (config(seeds=[0, 0]), ["seeds", "non-unique"]),
+        (config(seeds=[1.0]), ["seeds.0: 1.0 is not of type 'integer'"]),
+        (config(seeds=[True]), ["seeds.0: True is not of type 'integer'"]),
+        (config(scales=[0]), ["scales.0"]),
+        (config(training={"noise": "1e-1"}), ["training.noise: '1e-1' is text", "4.0e-4"]),
+        (config(training={"rounds": 10}), ["warmup_rounds: 10 of 10", "no refinement"]),
+        (config(runs={"a": {"training": {"rounds": 5}}}), ["runs.a.training.warmup_rounds"]),
+        (config(runs={}), ["runs", "non-empty"]),
+        (config(runs={"a": None}), ["runs.a", "{} for nothing"]),
+        (config(clip="openai"), ["no 'openai' in clips", "bundled"]),
+        (config(runs={"a": {"clip": "x"}}), ["runs.a.clip: no 'x' in clips"]),
+        (config(classifier={"hidden": 16, "tokens": 5}), ["hidden", "multiple of tokens"]),
+        (config(rgb={"stretch": [99, 1]}), ["rgb.stretch: [99, 1] must rise"]),
+        (config(features={"stretch": [5, 5]}), ["features.stretch: [5, 5] must rise"]),
+        (config(clips={"bundled": {"model": "ViT-B-32"}}), ["clips.bundled.weights", "openai"]),
+        (
+            config(clips={"bundled": {"model": "bundled", "upsampling": "jbu"}}),
+            ["clips.bundled.jbu_weights", "guided"],
+        ),
+        (
+            config(clips={"bundled": {"model": "bundled", "stride": 300}}),
+            ["clips.bundled.stride: 300", "224"],
+        ),
+        (config(clips={"bundled": {"model": "bundled", "attention": "x"}}), ["segearth"]),
+    ],
+    ids=lambda v: None if isinstance(v, dict) else v[0].split(":")[0].replace(" ", "_"),
+)
+def test_wrong_values(wrong, words):
+    refused(wrong, *words)
+
+
+# --- classes and labels ---------------------------------------------------------------------------
+
+CLASSES = "scenes.field.classes"
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ([], ["the list is empty"]),
+        (["water", "trees", "Water "], ["'Water ' stands twice", "'water'"]),
+        (["bare  soil", "bare soil"], ["stands twice"]),
+        (["water", {"trees": ["water"]}], ["'water' stands twice", "'water' and 'trees'"]),
+        ([{"trees": ["wood", "wood"]}], ["'wood' stands twice"]),
+        (["  "], ["blank"]),
+        ([{"trees": [" "]}], ["blank"]),
+        ([""], ["a class name"]),
+        ([3], ["a class name"]),
+        ([{"a": [], "b": []}], ["one class name"]),
+        ([{"a": None}], ["list of its synonyms"]),
+        ("water", ["not of type 'array'"]),
+        ([f"class {i}" for i in range(256)], ["256 classes", "at most 255"]),
+    ],
+    ids=str,
+)
+def test_wrong_classes(classes, words):
+    refused(with_scene(classes=classes, ground_truth=None), CLASSES, *words)
+
+
+def test_one_class_is_enough():
+    found = load(with_scene(classes=["water"], ground_truth=None))
+    assert found["scenes"]["field"]["classes"] == {"water": []}
+    assert found["scenes"]["field"]["ground_truth"] is None
+
+
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        ({}, ["ground_truth", "'path' is a required property"]),
+        ({"path": "x"}, ["say which label each class has"]),
+        ({"path": "x", "labels": {"watr": 1}}, ["'watr' is not a class", "did you mean 'water'?"]),
+        ({"path": "x", "labels": {"roof": 1}}, ["'roof'", "classes: water, trees, bare soil"]),
+        ({"path": "x", "labels": {"forest": 1}}, ["'forest' is not a class"]),
+        (
+            {"path": "x", "labels": {"water": 3, "trees": 3}},
+            ["'water' and 'trees' both have label 3"],
+        ),
+        ({"path": "x", "labels": {"water": 0}}, ["label 0 of 'water' is in 'unlabelled'"]),
+        ({"path": "x", "labels": {"water": "1"}}, ["labels.water"]),
+        ({"path": "x", "labels": {"water": 1.0}}, ["labels.water", "integer"]),
+        ({"path": "x", "labels": {"water": -1}}, ["labels.water"]),
+    ],
+    ids=str,
+)
+def test_wrong_ground_truth(truth, words):
+    refused(with_scene(ground_truth=truth), "scenes.field.ground_truth", *words)
+
+
+def test_label_0_is_a_class_where_it_is_not_unlabelled():
+    truth = {"path": "x", "labels": {"water": 0}, "unlabelled": [255]}
+    found = load(with_scene(ground_truth=truth))["scenes"]["field"]["ground_truth"]
+    assert found["labels"] == {"water": 0}
+
+
+# --- described ------------------------------------------------------------------------------------
+
+
+def test_every_setting_is_described():
+    missing = [
+        ".".join((*at, key))
+        for at, rule in objects(SCHEMA)
+        for key, inner in rule["properties"].items()
+        if "$ref" not in inner and len(inner.get("description", "").split()) < 1
+    ]
+    assert missing == []
+
+
+def test_the_table_has_a_row_for_every_setting():
+    rows = [line.split("|") for line in table().splitlines()]
+    assert {len(row) for row in rows} == {5}  # a | in a description would break the table
+    names = [row[1].strip().strip("`") for row in rows[2:]]
+    wanted = {
+        ".".join((*at, key))
+        for at, rule in objects(SCHEMA)
+        for key, inner in rule["properties"].items()
+        if "$ref" not in inner and at[:1] != ("runs",)
+    }
+    assert set(names) == wanted
+    assert len(names) == len(wanted)
+
+
+def test_the_table_shows_defaults():
+    lines = table().splitlines()
+    assert any(re.match(r"\| `seeds` \| `\[0, 1, 2\]` \| Random seeds", line) for line in lines)
+    assert any(line.startswith("| `scenes.NAME.classes` | required |") for line in lines)
+    assert any(line.startswith("| `clips.NAME.weights` | `null` |") for line in lines)
+
+
+def test_the_readme_has_the_table():
+    """Mend with: python -m special_steps.core.settings, between the two marks."""
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(r"<!-- settings -->\n(.*?)<!-- /settings -->", text, re.DOTALL)
+    assert len(found) == 1
+    assert found[0].strip() == table().strip()
