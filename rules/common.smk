@@ -48,14 +48,10 @@ wildcard_constraints:
 
 
 def flags(options):
-    """Options as a command line; lists and mappings as JSON, unset ones left out."""
+    """Options as a command line; all but text as JSON, so that what is not set is null."""
     words = []
     for name, value in options.items():
-        if value is not None:
-            words += [
-                f"--{name}",
-                value if isinstance(value, str) else json.dumps(value),
-            ]
+        words += [f"--{name}", value if isinstance(value, str) else json.dumps(value)]
     return shlex.join(words)
 
 
@@ -71,10 +67,10 @@ def data_files(paths):
 
 
 def headers(paths):
-    """ENVI headers beside the user's files: an edited header means another cube."""
-    users = [p for p in paths if not p.startswith(DEMO)]
-    beside = [h for p in users for h in (Path(p).with_suffix(".hdr"), Path(f"{p}.hdr"))]
-    return [str(h) for h in beside if h.is_file() and str(h) not in paths]
+    """ENVI headers beside the files: an edited header means another cube."""
+    beside = [h for p in paths for h in (Path(p).with_suffix(".hdr"), Path(f"{p}.hdr"))]
+    there = [str(h) for h in beside if h.is_file() or str(h) == f"{DEMO}scene.hdr"]
+    return [h for h in there if h not in paths]
 
 
 def cube_settings(scene):
@@ -129,16 +125,16 @@ def truth_settings(scene):
 
 def checks():
     """Commands that compare each ground truth with its scene's header before any job starts."""
-    for scene, about in SCENES.items():
-        if about["ground_truth"]:
+    for scene, given in SCENES.items():
+        if given["ground_truth"]:
             options = {"class_names": class_names(scene)}
             for part in ("cube", "ground_truth"):
-                options[part] = about[part] | {"path": data_files(about[part]["path"])}
+                options[part] = given[part] | {"path": data_files(given[part]["path"])}
             yield f"python -m special_steps.io.ground_truth {flags(options)}"
 
 
-def about(scene, run, stage):
-    """Whose map it is, for the summary."""
+def map_id(scene, run, stage):
+    """Which map it is, for the summary."""
     seed, _, name = stage.rpartition("/")
     seed = int(seed.removeprefix("seed-")) if seed else None
     return {"scene": scene, "run": run, "seed": seed, "stage": name}

@@ -4,7 +4,7 @@ rule evaluate:
         truth=lambda w: data_files(SCENES[w.scene]["ground_truth"]["path"]),
     output:
         metrics="results/{scene}/{run}/{stage}.metrics.json",
-        classes="results/{scene}/{run}/{stage}.classes.csv",
+        scores="results/{scene}/{run}/{stage}.classes.csv",
         confusion="results/{scene}/{run}/{stage}.confusion.csv",
     log:
         "logs/{scene}/{run}/{stage}.evaluate.log",
@@ -13,18 +13,16 @@ rule evaluate:
     conda:
         "../envs/special.yaml"
     params:
-        settings=lambda w, input: flags(
-            {
-                "paths": list(map(str, input.truth)),
-                "about": about(w.scene, w.run, w.stage),
-            }
-            | truth_settings(w.scene)
+        truth=lambda w, input: flags({"ground_truth": list(map(str, input.truth))}),
+        # not in the lambda above: Snakemake does not see settings beside what takes `input`
+        settings=lambda w: flags(
+            {"map_id": map_id(w.scene, w.run, w.stage)} | truth_settings(w.scene)
         ),
         code=digest_of("evaluate"),
     shell:
-        "python -m special_steps.evaluate --prediction {input.prediction}"
-        " --metrics {output.metrics} --classes {output.classes}"
-        " --confusion {output.confusion} {params.settings} &> {log}"
+        "python -m special_steps.evaluate --prediction {input.prediction} {params.truth}"
+        " --metrics {output.metrics} --class_scores {output.scores}"
+        " --confusion_matrix {output.confusion} {params.settings} &> {log}"
 
 
 rule export:
@@ -51,8 +49,8 @@ rule export:
         code=digest_of("export"),
     shell:
         "python -m special_steps.export --prediction {input.prediction} --rgb {input.rgb}"
-        " --classes {output.classes} --confidence {output.confidence}"
-        " --picture_file {output.picture} &> {log}"
+        " --class_map {output.classes} --confidence_map {output.confidence}"
+        " --picture {output.picture} &> {log}"
 
 
 rule curves:

@@ -24,9 +24,10 @@ def scores(predicted: np.ndarray, truth: np.ndarray, class_names: list[str]) -> 
         class_names: the K classes.
 
     Returns:
-        oa, aa (mean recall of the classes that the reference has), kappa, pixels; per class
-        recall, precision, f1, iou, pixels (null where a class has neither reference nor
-        prediction); confusion (reference by prediction, counts).
+        oa (overall accuracy), aa (average accuracy: mean producer's accuracy of the classes that
+        the reference has), kappa, pixels; per class producer's accuracy (recall), user's accuracy
+        (precision), f1, iou, pixels (null where a class has neither reference nor prediction);
+        confusion (reference by prediction, counts).
 
     Raises:
         UserError: when no pixel has both.
@@ -40,20 +41,20 @@ def scores(predicted: np.ndarray, truth: np.ndarray, class_names: list[str]) -> 
     total = int(matrix.sum())
     hits, actual, called = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     with np.errstate(invalid="ignore"):
-        recall, precision = hits / actual, hits / called
+        producers, users = hits / actual, hits / called
         f1, iou = 2 * hits / (actual + called), hits / (actual + called - hits)
     agreement, chance = hits.sum() / total, float(actual @ called) / total**2
     return {
         "oa": float(agreement),
-        "aa": float(np.nanmean(recall)),
+        "aa": float(np.nanmean(producers)),
         # all of one class in both maps leaves kappa 0/0: full agreement
         "kappa": float((agreement - chance) / (1 - chance)) if chance < 1 else 1.0,
         "pixels": total,
         "classes": [
             {
                 "class": name,
-                "recall": _number(recall[i]),
-                "precision": _number(precision[i]),
+                "producers_accuracy": _number(producers[i]),
+                "users_accuracy": _number(users[i]),
                 "f1": _number(f1[i]),
                 "iou": _number(iou[i]),
                 "pixels": int(actual[i]),
@@ -71,57 +72,57 @@ def _number(value: float) -> float | None:
 def evaluate(
     *,
     prediction: Path,
-    paths: list[Path],
-    variable: str | None = None,
-    axes: str | None = None,
-    shape: dict[str, int] | None = None,
+    ground_truth: list[Path],
+    variable: str | None,
+    axes: str | None,
+    shape: dict[str, int] | None,
     labels: dict[str, int],
     unlabelled: list[int],
-    colours: bool = False,
-    about: dict[str, Any],
+    colours: bool,
+    map_id: dict[str, Any],
     metrics: Path,
-    classes: Path,
-    confusion: Path,
+    class_scores: Path,
+    confusion_matrix: Path,
 ) -> None:
     """Compare a map with the ground truth.
 
     Args:
         prediction: store with `labels`.
-        paths: the ground-truth file, or the tiles of it.
+        ground_truth: the file, or the tiles of it.
         variable: name of the array inside the file.
         axes: order of the array's axes.
         shape: sizes of axes that are flattened together.
         labels: label of each class, by class name; of abundances, the position, from 1.
         unlabelled: labels that mean "no reference here".
         colours: whether the file is a picture, and labels are its colours, 0xRRGGBB.
-        about: what the map is (scene, run, seed, stage): copied into the metrics.
+        map_id: which map it is (scene, run, seed, stage): copied into the metrics.
         metrics: JSON file to write, everything.
-        classes: CSV file to write, a row per class.
-        confusion: CSV file to write, a row per reference class, a column per predicted class.
+        class_scores: CSV file to write, a row per class.
+        confusion_matrix: CSV file to write, a row per reference class, a column per predicted one.
     """
     store = open_store(prediction, labels=("y", "x"))
     names = store.attrs["class_names"]
     predicted = store["labels"][:]
     reference = read_ground_truth(
-        paths,
+        ground_truth,
         variable=variable,
         axes=axes,
         shape=shape,
-        classes=_by_label(labels, str(paths[0])),
+        classes=_by_label(labels, str(ground_truth[0])),
         class_names=names,
         unlabelled=unlabelled,
         colours=colours,
         scene=predicted.shape,
     )
     try:
-        found = about | scores(predicted, reference, names)
+        found = map_id | scores(predicted, reference, names)
     except UserError as error:
-        raise UserError(f"{paths[0]}: {error}") from error
+        raise UserError(f"{ground_truth[0]}: {error}") from error
     with atomic_write(metrics) as file:
         file.write_text(json.dumps(found, indent=1) + "\n")
-    _write_csv(classes, list(found["classes"][0]), [c.values() for c in found["classes"]])
+    _write_csv(class_scores, list(found["classes"][0]), [c.values() for c in found["classes"]])
     rows = [[name, *row] for name, row in zip(names, found["confusion"], strict=True)]
-    _write_csv(confusion, ["reference", *names], rows)
+    _write_csv(confusion_matrix, ["reference", *names], rows)
 
 
 def _by_label(labels: dict[str, int], where: str) -> dict[int, str]:

@@ -1,14 +1,12 @@
 """The maps that people open: GeoTIFFs of classes and confidence, and a picture beside the RGB."""
 
-import itertools
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-import matplotlib
 import numpy as np
 import rasterio
-from matplotlib.colors import ListedColormap, to_hex, to_rgb
+from matplotlib.colors import ListedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from rasterio.crs import CRS
@@ -16,78 +14,36 @@ from rasterio.transform import Affine
 
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
+from special_steps.core.palette import NO_DATA, class_colours
 from special_steps.core.store import open_store
-
-# colours that maps of land cover use; a class takes the first whose word begins a word of its name
-KNOWN = {
-    "water": "#2b6cb0",
-    "river": "#2b6cb0",
-    "lake": "#2b6cb0",
-    "sea": "#2b6cb0",
-    "shadow": "#3b3b4f",
-    "tree": "#1e6b2e",
-    "forest": "#1e6b2e",
-    "wood": "#1e6b2e",
-    "grass": "#8fce5a",
-    "meadow": "#8fce5a",
-    "lawn": "#8fce5a",
-    "low vegetation": "#8fce5a",
-    "crop": "#e3d15b",
-    "field": "#e3d15b",
-    "soil": "#b5793f",
-    "sand": "#e9d8a6",
-    "rock": "#a89984",
-    "asphalt": "#6e6e73",
-    "road": "#6e6e73",
-    "pavement": "#9a9aa1",
-    "roof": "#c8413a",
-    "tile": "#c8413a",
-    "building": "#c8413a",
-    "house": "#c8413a",
-}
-OTHERS = [to_hex(c) for c in matplotlib.colormaps["tab20"].colors]
-GRID = [to_hex(c) for c in itertools.product(np.linspace(0.1, 0.9, 7), repeat=3)]
-NO_DATA = "#ffffff"
-
-
-def colours(class_names: list[str]) -> list[str]:
-    """A colour for each of up to 255 classes, all different, the same for the same names.
-
-    A class with a known word gets its usual colour, the first one of that colour; then each other
-    class gets the free colour that is farthest from all given ones.
-    """
-    chosen: dict[int, str] = {}
-    for i, name in enumerate(class_names):
-        colour = _usual(name)
-        if colour and colour not in chosen.values():
-            chosen[i] = colour
-    pool = OTHERS + GRID
-    far = np.min([_distances(c, pool) for c in (NO_DATA, *chosen.values())], axis=0)
-    for i in range(len(class_names)):
-        if i not in chosen:
-            pleasant = far[: len(OTHERS)]
-            best = int(pleasant.argmax() if pleasant.max() > 0.2 else far.argmax())
-            chosen[i] = pool[best]
-            far = np.minimum(far, _distances(pool[best], pool))
-    return [chosen[i] for i in range(len(class_names))]
-
-
-def _usual(name: str) -> str | None:
-    found = (c for word, c in KNOWN.items() if re.search(rf"\b{word}", name.lower()))
-    return next(found, None)
-
-
-def _distances(colour: str, pool: list[str]) -> np.ndarray:
-    """Distance in RGB, 0 to 1.7, from each colour of the pool."""
-    return np.linalg.norm(np.subtract([to_rgb(c) for c in pool], to_rgb(colour)), axis=1)
 
 
 def _rgba(colour: str) -> tuple[int, int, int, int]:
     return (*(round(255 * c) for c in to_rgb(colour)), 255)
 
 
-def write_raster(path: Path, data: np.ndarray, crs: str | None, transform, **options) -> None:
-    """Write one band as a tiled, compressed GeoTIFF, georeferenced where the scene is."""
+def write_raster(
+    path: Path,
+    data: np.ndarray,
+    description: str,
+    crs: str | None,
+    transform: Sequence[float] | None,
+    nodata: float,
+    colours: dict[int, tuple[int, int, int, int]] | None = None,
+    tags: dict[str, str] | None = None,
+) -> None:
+    """Write a map as a tiled, compressed GeoTIFF, georeferenced where the scene is.
+
+    Args:
+        path: the file.
+        data: (y, x), uint8 or float32.
+        description: what the band holds.
+        crs: WKT, or None.
+        transform: six numbers of the affine map from (x, y) index to CRS, or None.
+        nodata: value that means no data.
+        colours: red, green, blue and alpha (0 to 255) of values.
+        tags: names and texts for the file's header.
+    """
     profile = {
         "driver": "GTiff",
         "height": data.shape[0],
@@ -98,20 +54,20 @@ def write_raster(path: Path, data: np.ndarray, crs: str | None, transform, **opt
         "tiled": True,
         "blockxsize": 256,
         "blockysize": 256,
-        "nodata": options.get("nodata"),
+        "nodata": nodata,
     }
-    if "colormap" in options:
+    if colours:
         profile["photometric"] = "palette"
     if crs:
         profile["crs"] = CRS.from_wkt(crs)
     if transform:
         profile["transform"] = Affine(*transform)
     with atomic_write(path) as file, rasterio.open(file, "w", **profile) as raster:
-        if "colormap" in options:  # before the data: the file's kind is settled with the first
-            raster.write_colormap(1, options["colormap"])
+        if colours:  # before the data: the file's kind is settled with the first
+            raster.write_colormap(1, colours)
         raster.write(data, 1)
-        raster.set_band_description(1, options["description"])
-        raster.update_tags(**options.get("tags", {}))
+        raster.set_band_description(1, description)
+        raster.update_tags(**(tags or {}))
 
 
 def category_names(class_names: list[str]) -> str:
@@ -123,7 +79,7 @@ def category_names(class_names: list[str]) -> str:
     )
 
 
-def picture(
+def map_figure(
     image: np.ndarray, labels: np.ndarray, confidence: np.ndarray, class_names: list[str]
 ) -> Figure:
     """The RGB image, the class map with its legend, and the confidence, in a row (wide scenes: a column).
@@ -134,7 +90,7 @@ def picture(
         confidence: (y, x) float32 in [0, 1], NaN = no data.
         class_names: the K classes.
     """
-    palette = colours(class_names)
+    palette = class_colours(class_names)
     height, width = labels.shape
     counts = np.bincount(labels.ravel(), minlength=len(palette) + 1)[1:]
     handles = [
@@ -182,47 +138,39 @@ def _percent(part: int, whole: int) -> str:
 
 
 def export(
-    *, prediction: Path, rgb: Path, classes: Path, confidence: Path, picture_file: Path
+    *, prediction: Path, rgb: Path, class_map: Path, confidence_map: Path, picture: Path
 ) -> None:
     """Write a scene's maps.
 
     Args:
         prediction: store with `labels` and `margin`.
         rgb: the scene's RGB store.
-        classes: GeoTIFF to write: uint8 classes from 1 with colours and names, 0 = no data; a
+        class_map: GeoTIFF to write: uint8 classes from 1 with colours and names, 0 = no data; a
             side file `.aux.xml` names the classes for GDAL.
-        confidence: GeoTIFF to write: float32 margin, NaN = no data.
-        picture_file: PNG to write.
+        confidence_map: GeoTIFF to write: float32 margin, NaN = no data.
+        picture: PNG to write: image, class map and confidence side by side.
     """
     store = open_store(prediction, labels=("y", "x"), margin=("y", "x"), nodata=("y", "x"))
     image = open_store(rgb, rgb=("band", "y", "x"))["rgb"][:].transpose(1, 2, 0)
     names, crs, transform = (store.attrs[k] for k in ("class_names", "crs", "transform"))
     labels = store["labels"][:]
     margin = np.where(store["nodata"][:], np.float32("nan"), store["margin"][:])
-    table = {0: (0, 0, 0, 0)} | {i + 1: _rgba(c) for i, c in enumerate(colours(names))}
-    tags = {f"CLASS_{i + 1}": name for i, name in enumerate(names)}
     write_raster(
-        classes,
+        class_map,
         labels,
+        "land cover",
         crs,
         transform,
         nodata=0,
-        description="land cover",
-        tags=tags,
-        colormap=table,
+        colours={0: (0, 0, 0, 0)} | {i + 1: _rgba(c) for i, c in enumerate(class_colours(names))},
+        tags={f"CLASS_{i + 1}": name for i, name in enumerate(names)},
     )
-    with atomic_write(classes.with_name(f"{classes.name}.aux.xml")) as file:
+    with atomic_write(class_map.with_name(f"{class_map.name}.aux.xml")) as file:
         file.write_text(category_names(names))
-    write_raster(
-        confidence,
-        margin,
-        crs,
-        transform,
-        nodata=float("nan"),
-        description="confidence: best minus second best class probability",
-    )
-    with atomic_write(picture_file) as file:
-        picture(image, labels, margin, names).savefig(file, dpi=110)
+    description = "confidence: best minus second best class probability"
+    write_raster(confidence_map, margin, description, crs, transform, nodata=float("nan"))
+    with atomic_write(picture) as file:
+        map_figure(image, labels, margin, names).savefig(file, dpi=110)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -56,7 +57,7 @@ def summary(*, metrics: list[Path], csv: Path, markdown: Path, html: Path) -> No
     found = [json.loads(path.read_text()) for path in metrics]
     table = summarise(pd.DataFrame(found))
     shown = readable(table)
-    classes = pd.DataFrame([row | _about(f) for f in found for row in f["classes"]])
+    classes = pd.DataFrame([row | _map_id(f) for f in found for row in f["classes"]])
     with atomic_write(csv) as file:
         table.to_csv(file, index=False)
     with atomic_write(markdown) as file:
@@ -66,7 +67,7 @@ def summary(*, metrics: list[Path], csv: Path, markdown: Path, html: Path) -> No
         file.write_text(_page(shown, classes))
 
 
-def _about(found: dict) -> dict:
+def _map_id(found: dict[str, Any]) -> dict[str, Any]:
     return {key: found[key] for key in ("scene", "run", "stage")}
 
 
@@ -74,8 +75,9 @@ def _page(shown: pd.DataFrame, classes: pd.DataFrame) -> str:
     order = {"class": list(dict.fromkeys(classes["class"])), "stage": STAGES}
     ordered = {key: pd.Categorical(classes[key], order[key], ordered=True) for key in order}
     groups = classes.assign(**ordered).groupby(["scene", "run", *order], sort=True, observed=True)
-    shares = ["recall", "precision", "f1", "iou"]
-    per_class = groups[shares].mean().join(groups["pixels"].first()).reset_index()
+    scores = ["producers_accuracy", "users_accuracy", "f1", "iou"]
+    per_class = groups[scores].mean().join(groups["pixels"].first()).reset_index()
+    per_class.columns = [name.replace("s_accuracy", "'s accuracy") for name in per_class.columns]
     style = (
         "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:60em;padding:0 1em}"
         "table{border-collapse:collapse;margin:1em 0}th,td{padding:.3em .8em;text-align:left;"
@@ -84,7 +86,7 @@ def _page(shown: pd.DataFrame, classes: pd.DataFrame) -> str:
     return (
         f"<!doctype html><meta charset=utf-8><title>Accuracy</title><style>{style}</style>"
         "<h1>Accuracy</h1><p>Mean ± standard deviation over seeds. <i>pseudo</i>: fused CLIP"
-        " labels; <i>warmup</i>: after the spectral warm-up; <i>final</i>: the last round.</p>"
+        " labels; <i>warmup</i>: after the spectral warm-up; <i>final</i>: the last epoch.</p>"
         + shown.to_html(index=False, border=0)
         + "<h2>Classes (mean over seeds)</h2>"
         + per_class.to_html(index=False, border=0, float_format=lambda v: f"{v:.3f}", na_rep="–")

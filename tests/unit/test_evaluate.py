@@ -12,6 +12,10 @@ from special_steps.core.errors import UserError
 from special_steps.evaluate import evaluate, scores
 
 NAMES = ["a", "b", "c"]
+KEYS = {  # scikit-learn's names
+    "producers_accuracy": "recall", "users_accuracy": "precision", "f1": "f1", "iou": "jaccard"
+}  # fmt: skip
+SETTINGS = {"variable": None, "axes": None, "shape": None, "unlabelled": [0], "colours": False}
 
 
 def pixels(*counts: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -41,8 +45,8 @@ def test_a_confusion_matrix_worked_by_hand():
     assert found["kappa"] == pytest.approx(0.68)
     assert found["pixels"] == 20
     assert [row["class"] for row in found["classes"]] == NAMES
-    assert per_class(found, "recall") == pytest.approx([8 / 10, 5 / 6, 3 / 4])
-    assert per_class(found, "precision") == pytest.approx([8 / 9, 5 / 8, 1])
+    assert per_class(found, "producers_accuracy") == pytest.approx([8 / 10, 5 / 6, 3 / 4])
+    assert per_class(found, "users_accuracy") == pytest.approx([8 / 9, 5 / 8, 1])
     assert per_class(found, "f1") == pytest.approx([16 / 19, 10 / 14, 6 / 7])
     assert per_class(found, "iou") == pytest.approx([8 / 11, 5 / 9, 3 / 4])
     assert per_class(found, "pixels") == [10, 6, 4]
@@ -57,8 +61,8 @@ def test_unlabelled_pixels_and_pixels_without_data_do_not_count():
 def test_a_class_that_the_reference_does_not_have():
     """c is predicted but never true: its recall is not defined and not in the mean."""
     found = scores(*pixels((1, 1, 6), (1, 3, 2), (2, 2, 2)), NAMES)
-    assert per_class(found, "recall") == [0.75, 1, None]
-    assert per_class(found, "precision") == [1, 1, 0]
+    assert per_class(found, "producers_accuracy") == [0.75, 1, None]
+    assert per_class(found, "users_accuracy") == [1, 1, 0]
     assert per_class(found, "f1") == pytest.approx([12 / 14, 1, 0])
     assert per_class(found, "iou") == pytest.approx([0.75, 1, 0])
     assert found["aa"] == pytest.approx(0.875)
@@ -66,8 +70,8 @@ def test_a_class_that_the_reference_does_not_have():
 
 def test_a_class_that_no_pixel_gets():
     found = scores(*pixels((1, 1, 6), (3, 1, 2)), NAMES)
-    assert per_class(found, "recall") == [1, None, 0]
-    assert per_class(found, "precision") == [0.75, None, None]
+    assert per_class(found, "producers_accuracy") == [1, None, 0]
+    assert per_class(found, "users_accuracy") == [0.75, None, None]
     assert per_class(found, "f1")[1:] == [None, 0]
     assert per_class(found, "iou")[1:] == [None, 0]
     assert found["aa"] == 0.5
@@ -118,8 +122,8 @@ def test_scores_equal_scikit_learns(seed):
     assert found["oa"] == pytest.approx(sklearn.accuracy_score(t, p))
     assert found["aa"] == pytest.approx(sklearn.balanced_accuracy_score(t, p))
     assert found["kappa"] == pytest.approx(sklearn.cohen_kappa_score(t, p))
-    for key in ("recall", "precision", "f1", "iou"):
-        theirs = getattr(sklearn, f"{key.replace('iou', 'jaccard')}_score")
+    for key, name in KEYS.items():
+        theirs = getattr(sklearn, f"{name}_score")
         wanted = theirs(t, p, average=None)
         np.testing.assert_allclose(per_class(found, key), wanted)
 
@@ -128,12 +132,12 @@ def test_scores_equal_scikit_learns(seed):
 
 
 def run(tmp_path, prediction, truth, **options):
-    files = {key: tmp_path / "out" / key for key in ("metrics", "classes", "confusion")}
-    about = {"scene": "s", "run": "hsi", "seed": 3, "stage": "final"}
+    files = {k: tmp_path / "out" / k for k in ("metrics", "class_scores", "confusion_matrix")}
+    map_id = {"scene": "s", "run": "hsi", "seed": 3, "stage": "final"}
     evaluate(
-        prediction=prediction, paths=[truth], about=about, **files, **{"unlabelled": [0]} | options
+        prediction=prediction, ground_truth=[truth], map_id=map_id, **files, **SETTINGS | options
     )
-    return [files[key].read_text() for key in ("metrics", "classes", "confusion")]
+    return [file.read_text() for file in files.values()]
 
 
 def files_of(tmp_path, truth, predicted, names=NAMES, nodata=None):
@@ -144,8 +148,8 @@ def files_of(tmp_path, truth, predicted, names=NAMES, nodata=None):
 
 def test_the_options_are_those_of_the_rule():
     wanted = (
-        "prediction paths variable axes shape labels unlabelled colours about metrics classes"
-        " confusion"
+        "prediction ground_truth variable axes shape labels unlabelled colours map_id metrics"
+        " class_scores confusion_matrix"
     )
     assert set(inspect.signature(evaluate).parameters) == set(wanted.split())
 
@@ -167,7 +171,7 @@ def test_labels_are_matched_by_name_not_by_order(tmp_path):
     }  # fmt: skip
     rows = list(csv.DictReader(classes.splitlines()))
     assert [row["class"] for row in rows] == NAMES
-    assert float(rows[0]["recall"]) == pytest.approx(2 / 3)
+    assert float(rows[0]["producers_accuracy"]) == pytest.approx(2 / 3)
     assert confusion == "reference,a,b,c\na,2,1,0\nb,0,2,0\nc,0,0,1\n"
 
 
@@ -175,7 +179,7 @@ def test_undefined_scores_are_null_and_empty_never_nan(tmp_path):
     truth, predicted = np.array([[1, 1]]), np.array([[1, 1]])
     metrics, classes, _ = run(tmp_path, *files_of(tmp_path, truth, predicted), labels={"a": 1})
     assert "NaN" not in metrics
-    assert json.loads(metrics)["classes"][1]["recall"] is None
+    assert json.loads(metrics)["classes"][1]["producers_accuracy"] is None
     assert classes.splitlines()[2] == "b,,,,,0"
 
 

@@ -14,7 +14,8 @@ from rasterio.crs import CRS
 from stores import make_prediction, make_rgb, make_store, one_hot
 
 from special_steps.core.errors import UserError
-from special_steps.export import NO_DATA, category_names, colours, export, picture
+from special_steps.core.palette import class_colours
+from special_steps.export import category_names, export, map_figure
 from special_steps.ingest import ingest
 from special_steps.rgb import rgb
 
@@ -32,48 +33,6 @@ MANY = [
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
-# --- colours --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [1, 6, 20, 25])
-@pytest.mark.parametrize("kind", ["known and unknown", "unknown"])
-def test_colours_differ_to_the_eye(count, kind):
-    names = MANY[:count] if kind == "known and unknown" else [f"kind {i}" for i in range(count)]
-    found = colours(names)
-    assert len(found) == count
-    for a, b in itertools.combinations([*found, NO_DATA], 2):
-        assert np.linalg.norm(np.subtract(to_rgb(a), to_rgb(b))) > 0.15, (a, b)
-
-
-def test_colours_of_255_classes_differ():
-    found = colours([f"kind {i}" for i in range(255)])
-    assert len(set(found)) == 255
-    assert NO_DATA not in found
-
-
-def test_colours_are_stable_and_do_not_depend_on_the_order_for_known_words():
-    assert colours(MANY) == colours(list(MANY))
-    first = dict(zip(NAMES, colours(NAMES), strict=True))
-    mixed = ["something", *reversed(NAMES), "else"]
-    assert {n: c for n, c in zip(mixed, colours(mixed), strict=True) if n in NAMES} == first
-
-
-def test_known_words_have_their_usual_colour():
-    blue, green, brown = (to_rgb(c) for c in colours(["Lake water", "Pine forest", "Bare soil"]))
-    assert max(blue) == blue[2]
-    assert max(green) == green[1]
-    assert brown[0] > brown[1] > brown[2]
-
-
-def test_a_word_inside_another_word_does_not_count():
-    assert colours(["broadband mast"])[0] != colours(["road"])[0]
-    assert colours(["roads"]) == colours(["road"])
-
-
-def test_two_classes_of_one_word_differ():
-    assert len(set(colours(["deep water", "shallow water", "waterway"]))) == 3
-
-
 # --- GeoTIFF --------------------------------------------------------------------------------------
 
 
@@ -88,9 +47,9 @@ def exported(tmp_path, labels, names=NAMES, nodata=None, crs=UTM, transform=AFFI
     export(
         prediction=prediction,
         rgb=make_rgb(tmp_path / "rgb.zarr", nodata),
-        classes=out / "map.tif",
-        confidence=out / "confidence.tif",
-        picture_file=out / "map.png",
+        class_map=out / "map.tif",
+        confidence_map=out / "confidence.tif",
+        picture=out / "map.png",
     )
     return out
 
@@ -114,7 +73,7 @@ def test_the_class_map(tmp_path):
         assert (data[MASK] == 0).all()
         np.testing.assert_array_equal(raster.dataset_mask() == 0, MASK)
         table = raster.colormap(1)
-        for i, colour in enumerate(colours(NAMES)):
+        for i, colour in enumerate(class_colours(NAMES)):
             np.testing.assert_allclose(
                 np.array(table[i + 1]) / 255, (*to_rgb(colour), 1), atol=3e-3
             )
@@ -214,9 +173,9 @@ def test_nothing_is_written_when_a_store_is_missing(tmp_path):
         export(
             prediction=prediction,
             rgb=tmp_path / "rgb.zarr",
-            classes=out / "map.tif",
-            confidence=out / "confidence.tif",
-            picture_file=out / "map.png",
+            class_map=out / "map.tif",
+            confidence_map=out / "confidence.tif",
+            picture=out / "map.png",
         )
     assert not out.exists()
 
@@ -231,7 +190,7 @@ def drawn(height, width, names, nodata=True):
     if nodata:
         labels[: -(-height // 5), : -(-width // 5)] = 0
         confidence[labels == 0] = np.nan
-    figure = picture(rng.random((height, width, 3), np.float32), labels, confidence, names)
+    figure = map_figure(rng.random((height, width, 3), np.float32), labels, confidence, names)
     figure.set_dpi(80)
     FigureCanvasAgg(figure).draw()
     return figure
@@ -281,7 +240,7 @@ def test_the_legend_tells_shares_of_the_pixels_with_data():
     labels[5:9] = 2
     labels[9, :2] = 3
     names = ["water", "trees", "bare soil", "roof"]
-    figure = picture(np.zeros((10, 100, 3), "f4"), labels, np.zeros((10, 100), "f4"), names)
+    figure = map_figure(np.zeros((10, 100, 3), "f4"), labels, np.zeros((10, 100), "f4"), names)
     found = [t.get_text() for t in figure.legends[0].get_texts()]
     # 500, 400, 2 and 0 of 902
     assert found == ["water (55 %)", "trees (44 %)", "bare soil (<1 %)", "roof (0 %)", "no data"]
@@ -299,7 +258,7 @@ def test_the_png_has_the_classes_colours(tmp_path):
     out = exported(tmp_path, labels)
     image = np.asarray(Image.open(out / "map.png").convert("RGB"))
     assert image.shape[1] > 1000
-    for colour in colours(NAMES)[:2]:
+    for colour in class_colours(NAMES)[:2]:
         wanted = np.round(255 * np.array(to_rgb(colour)))
         share = (np.abs(image - wanted).max(-1) <= 1).mean()
         assert 0.08 < share < 0.2  # half of a third of the picture, besides its margins
@@ -334,9 +293,9 @@ def test_enmap_tile(tmp_path, shared):
     export(
         prediction=prediction,
         rgb=tmp_path / "rgb.zarr",
-        classes=tmp_path / "map.tif",
-        confidence=tmp_path / "confidence.tif",
-        picture_file=tmp_path / "map.png",
+        class_map=tmp_path / "map.tif",
+        confidence_map=tmp_path / "confidence.tif",
+        picture=tmp_path / "map.png",
     )
     for name in ("map.tif", "confidence.tif"):
         with rasterio.open(tmp_path / name) as raster:
@@ -352,7 +311,7 @@ def test_a_store_of_another_kind_is_refused(tmp_path):
         export(
             prediction=store,
             rgb=store,
-            classes=tmp_path / "m.tif",
-            confidence=tmp_path / "c.tif",
-            picture_file=tmp_path / "m.png",
+            class_map=tmp_path / "m.tif",
+            confidence_map=tmp_path / "c.tif",
+            picture=tmp_path / "m.png",
         )

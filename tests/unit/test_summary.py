@@ -17,8 +17,8 @@ def row(stage, seed, oa, scene="field", run="hsi"):
         "scene": scene, "run": run, "stage": stage, "seed": seed,
         "oa": oa, "aa": oa / 2, "kappa": oa - 0.1, "pixels": 100,
         "classes": [
-            {"class": "water", "recall": oa, "precision": 0.5, "f1": 0.5, "iou": 0.4, "pixels": 60},
-            {"class": "a <tree>", "recall": None, "precision": oa, "f1": 0, "iou": 0, "pixels": 0},
+            {"class": "water", "producers_accuracy": oa, "users_accuracy": 0.5, "f1": 0.5, "iou": 0.4, "pixels": 60},
+            {"class": "a <tree>", "producers_accuracy": None, "users_accuracy": oa, "f1": 0, "iou": 0, "pixels": 0},
         ],
         "confusion": [[1, 0], [0, 1]],
     }  # fmt: skip
@@ -116,11 +116,11 @@ def test_html(tmp_path):
     found = {tuple(r[:4]): dict(zip(head, r, strict=True)) for r in rows}
     assert len(rows) == 10  # 5 maps x 2 classes
     key = next(k for k in found if set(k) == {"field", "hsi", "water", "final"})
-    assert found[key]["recall"] == "0.800"  # mean over seeds
+    assert found[key]["producer's accuracy"] == "0.800"  # mean over seeds
     assert found[key]["pixels"] == "60"
     key = next(k for k in found if set(k) == {"field", "hsi", "a <tree>", "final"})
-    assert found[key]["recall"] == "–"
-    assert found[key]["precision"] == "0.800"
+    assert found[key]["producer's accuracy"] == "–"
+    assert found[key]["user's accuracy"] == "0.800"
 
 
 def test_classes_stay_in_the_order_of_the_config(tmp_path):

@@ -1,7 +1,6 @@
 """The whole workflow, run for real: results, what runs again, kills, honesty."""
 
 import json
-import re
 import shutil
 import subprocess
 import time
@@ -14,26 +13,11 @@ import pytest
 import rasterio
 import yaml
 from conftest import ROOT, SMALL, command, kill_group
+from jobs import and_what_follows, jobs_of, outputs_of
 
 from special_steps.core.store import open_store
 
 SEED = "results/demo/hsi/seed-0"
-
-
-def jobs(output: str) -> dict[str, int]:
-    """Job counts by rule from Snakemake's table, without rule all."""
-    table = re.search(r"^job\s+count\n[-\s]+\n(.*?)^total", output, re.S | re.M)
-    if table is None:
-        return {}
-    rows = (line.split() for line in table[1].splitlines() if line.strip())
-    return {name: int(count) for name, count in rows if name != "all"}
-
-
-def planned(run, folder: Path, config: dict) -> dict[str, int]:
-    done = run(folder, config, "--dry-run")
-    (folder / "my.yaml").write_text(yaml.safe_dump(SMALL))  # what the folder's results are of
-    assert done.returncode == 0
-    return jobs(done.stdout)
 
 
 def changed(**settings) -> dict:
@@ -81,105 +65,17 @@ def test_every_rule_has_a_benchmark_and_a_log(finished):
     assert len(list(finished.glob("benchmarks/**/*.tsv"))) >= 14
 
 
-def test_nothing_runs_again_when_nothing_changed(run, finished):
-    assert planned(run, finished, SMALL) == {}
-
-
-TRAIN = {"warmup": 1, "refine": 1, "export": 1, "curves": 1}
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        (
-            changed(refine={"hard_weight": 0.2}),
-            {"refine": 1, "export": 1, "curves": 1, "evaluate": 1, "summary": 1},
-        ),
-        (
-            changed(training=SMALL["training"] | {"noise": 0.2}),
-            TRAIN | {"evaluate": 2, "summary": 1},
-        ),
-        (
-            changed(scales=[1, 2]),
-            {"clip_scale": 1, "fuse": 1, **TRAIN, "evaluate": 3, "summary": 1},
-        ),
-        (changed(seeds=[0, 1]), TRAIN | {"evaluate": 2, "summary": 1}),
-    ],
-    ids=["refinement", "training", "scale", "seed"],
-)
-def test_a_changed_setting_runs_its_stage_and_what_follows(run, finished, config, expected):
-    assert planned(run, finished, config) == expected
-
-
-def test_a_changed_class_name_leaves_the_cube_and_the_image(run, finished):
-    config = deepcopy(SMALL)
-    config["scenes"]["demo"]["classes"][1] = {"trees": ["forest"]}
-    again = planned(run, finished, config)
-    assert again["text"] == again["clip_scale"] == again["fuse"] == again["refine"] == 1
-    assert not {"demo", "ingest", "rgb", "features"} & set(again)
-
-
-@pytest.fixture
-def own_copy(finished, tmp_path):
-    """A copy of project and results, so that a test may edit a step's code."""
-    project, work = tmp_path / "project", tmp_path / "work"
-    keep_out = shutil.ignore_patterns(".venv", ".git", "results", ".snakemake", "resources")
-    shutil.copytree(ROOT, project, ignore=keep_out)
-    shutil.copytree(finished, work, symlinks=True)
-    return project, work
-
-
-def test_a_changed_line_of_code_runs_its_step_and_what_follows(own_copy):
-    project, work = own_copy
-
-    def again() -> dict[str, int]:
-        dry = command("--dry-run")
-        dry[dry.index("-s") + 1] = str(project / "workflow" / "Snakefile")
-        done = subprocess.run(dry, cwd=work, capture_output=True, text=True, check=True)
-        return jobs(done.stdout + done.stderr)
-
-    assert again() == {}
-    step = project / "special_steps" / "export.py"
-    step.write_text(step.read_text() + "\n# one more line\n")
-    assert again() == {"export": 1}
-    step = project / "special_steps" / "fuse.py"
-    step.write_text(step.read_text() + "\n# one more line\n")
-    assert set(again()) == {
-        "fuse", "warmup", "refine", "evaluate", "summary", "export", "curves"
-    }  # fmt: skip
-
-
 def test_ground_truth_reaches_the_evaluation_only(run, finished):
     """Read from Snakemake's own account of every job: inputs, outputs, command."""
-    done = run(finished, SMALL, "--forceall", "--dry-run", "--printshellcmds")
-    blocks = re.split(r"\n(?=\[|rule |localrule )", done.stdout)
-    found = {}
-    for block in blocks:
-        if head := re.search(r"^(?:local)?rule (\w+):", block, re.M):
-            inputs = re.search(r"^\s+input: (.*)$", block, re.M)
-            outputs = re.search(r"^\s+output: (.*)$", block, re.M)
-            found.setdefault(head[1], []).append(
-                (
-                    set(inputs[1].split(", ")) if inputs else set(),
-                    set(outputs[1].split(", ")) if outputs else set(),
-                    block,
-                )
-            )
-    assert len(found) >= 14
-    truth = {"resources/demo/ground_truth.tif"}
-    assert truth <= found["demo"][0][1], "the demo makes it"
-    tainted, reached = set(truth), set()
-    for _ in found:  # as often as there are rules: enough for every chain
-        for rule, account in found.items():
-            for inputs, outputs, _block in account:
-                if inputs & tainted:
-                    reached.add(rule)
-                    tainted |= outputs
-    assert reached == {"evaluate", "summary", "all"}
-    for rule, account in found.items():
-        for _, _, block in account:
-            if rule not in ("demo", "evaluate"):
-                assert "ground_truth" not in block, f"{rule} is told of the ground truth"
+    jobs = jobs_of(run(finished, SMALL, "--forceall", "--dry-run", "--printshellcmds").stdout)
+    assert len({job.rule for job in jobs}) >= 13
+    truth = "resources/demo/ground_truth.tif"
+    assert truth in outputs_of(job for job in jobs if job.rule == "demo")
+    reached = and_what_follows([job for job in jobs if truth in job.inputs], jobs)
+    assert {job.rule for job in reached} == {"evaluate", "summary"}
+    for job in jobs:
+        if job.rule not in ("demo", "evaluate"):
+            assert "ground_truth" not in job.text, f"{job.rule} knows of the ground truth"
 
 
 def test_kill_during_refinement_and_rerun_gives_the_same_map(run, finished, tmp_path):
@@ -221,18 +117,48 @@ def test_own_pseudo_labels_take_the_place_of_clip(run, finished, tmp_path):
     own = open_store(finished / "results/demo/hsi/pseudo.zarr")["probabilities"][:]
     np.savez(work / "own.npz", probs=own.transpose(1, 2, 0))
     config = changed(runs={"mine": {"pseudo_labels": "own.npz"}})
-    again = planned(run, work, config)
-    assert not {"text", "clip_scale"} & set(again)
+    dry = jobs_of(run(work, config, "--dry-run", "--printshellcmds").stdout)
+    assert not {"text", "clip_scale"} & {job.rule for job in dry}
     assert run(work, config).returncode == 0
     assert (work / "results/demo/mine/seed-0/map.png").exists()
 
 
-def test_one_gpu_job_at_a_time(run, tmp_path):
-    """The profile gives one GPU, so two trainings never overlap even with cores to spare."""
-    done = run(tmp_path, changed(seeds=[0, 1]), "--dry-run", "--verbose")
-    profile = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text())
-    assert profile["resources"] == ["gpu=1"]
-    assert "gpu=1" in done.stdout
+def test_jobs_that_use_the_gpu_do_not_overlap_in_time(finished, tmp_path):
+    """Two trainings, with cores to spare: the second begins when the first has ended."""
+    work = tmp_path / "work"
+    shutil.copytree(finished, work)
+    shutil.rmtree(work / SEED)
+    (work / "my.yaml").write_text(yaml.safe_dump(changed(seeds=[0, 1])))
+    process = subprocess.Popen(
+        command("--set-threads", "warmup=1", "refine=1"),
+        cwd=work,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    most = 0
+    while process.poll() is None:
+        most = max(most, len(trainings(work)))
+        time.sleep(0.05)
+    assert process.returncode == 0
+    assert most == 1
+
+
+def trainings(folder: Path) -> set[str]:
+    """Command lines of the training steps that run in a folder, from the processes of this machine."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+            here = (process / "cwd").resolve() == folder.resolve()
+        except OSError:  # it has ended
+            continue
+        if (
+            here
+            and words[1:2] == ["-m"]
+            and words[2] in ("special_steps.warmup", "special_steps.refine")
+        ):
+            found.add(" ".join(words))
+    return found
 
 
 def test_the_workflow_is_a_module(finished, tmp_path):
