@@ -218,9 +218,11 @@ def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
         raise UserError(f"config: {where}.classifier.hidden: must be a multiple of tokens")
 
 
-def table() -> str:
-    """The settings as a Markdown table: name, default, meaning (README holds it, a test compares)."""
-    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+def page() -> str:
+    """The page of settings, workflow/docs/SETTINGS.md: a Markdown table of name, default, meaning."""
+    lines = ["# Settings", ""]
+    lines += ["`python -m special_steps.core.settings` makes this page from the config's schema.", ""]
+    lines += ["| setting | default | meaning |", "| --- | --- | --- |"]
     for name, default, meaning in _rows(schema(), ""):
         lines.append(f"| `{name}` | {default} | {meaning} |")
     return "\n".join(lines) + "\n"
@@ -247,4 +249,4 @@ def _rows(rule: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
 
 
 if __name__ == "__main__":
-    print(table(), end="")
+    print(page(), end="")

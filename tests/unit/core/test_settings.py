@@ -9,7 +9,7 @@ import yaml
 
 from special_steps.core import settings
 from special_steps.core.errors import UserError
-from special_steps.core.settings import load, schema, table
+from special_steps.core.settings import load, page, schema
 
 ROOT = Path(settings.__file__).resolve().parents[2]
 SCHEMA = schema()
@@ -320,15 +320,12 @@ def test_the_table_has_a_row_for_every_setting():
 
 
 def test_the_table_shows_defaults():
-    lines = table().splitlines()
+    lines = page().splitlines()
     assert any(re.match(r"\| `seeds` \| `\[0, 1, 2\]` \| Random seeds", line) for line in lines)
     assert any(line.startswith("| `scenes.NAME.classes` | required |") for line in lines)
     assert any(line.startswith("| `clips.NAME.weights` | `null` |") for line in lines)
 
 
-def test_the_readme_has_the_table():
-    """Mend with: python -m special_steps.core.settings, between the two marks."""
-    text = (ROOT / "README.md").read_text()
-    found = re.findall(r"<!-- settings -->\n(.*?)<!-- /settings -->", text, re.DOTALL)
-    assert len(found) == 1
-    assert found[0].strip() == table().strip()
+def test_the_page_of_settings_is_the_schemas():
+    """Make it again: python -m special_steps.core.settings > workflow/docs/SETTINGS.md."""
+    assert (ROOT / "workflow" / "docs" / "SETTINGS.md").read_text() == page()
