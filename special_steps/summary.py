@@ -84,7 +84,7 @@ def _page(shown: pd.DataFrame, classes: pd.DataFrame) -> str:
     return (
         f"<!doctype html><meta charset=utf-8><title>Accuracy</title><style>{style}</style>"
         "<h1>Accuracy</h1><p>Mean ± standard deviation over seeds. <i>pseudo</i>: fused CLIP"
-        " labels; <i>warmup</i>: after the spectral warm-up; <i>final</i>: the last round.</p>"
+        " labels; <i>warmup</i>: after the spectral warm-up; <i>final</i>: the last epoch.</p>"
         + shown.to_html(index=False, border=0)
         + "<h2>Classes (mean over seeds)</h2>"
         + per_class.to_html(index=False, border=0, float_format=lambda v: f"{v:.3f}", na_rep="–")
