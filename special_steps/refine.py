@@ -9,16 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from special_steps.classifier.checkpoint import load_state
-from special_steps.classifier.loop import (
-    Losses,
-    create_model_and_optimizer,
-    prepare_device,
-    random_pixel_loss,
-)
-from special_steps.classifier.sampling import PixelSampler, class_balanced_sampler
+from special_steps.classifier.loop import Losses, random_pixel_loss
+from special_steps.classifier.sampling import PixelSampler
 from special_steps.classifier.sets import confident_and_hard_sets
-from special_steps.classifier.stage import run_stage
-from special_steps.classifier.tiles import open_scene, pixels_in_tile
+from special_steps.classifier.stage import open_setup, run_stage
+from special_steps.classifier.tiles import pixels_in_tile
 from special_steps.core.cli import run
 from special_steps.core.store import open_store
 from special_steps.core.tiling import Tile
@@ -44,16 +39,14 @@ def refinement_losses(
 
     def losses(logits: torch.Tensor, tile: Tile) -> dict[str, tuple[float, torch.Tensor]]:
         parts = {}
-        if settings["random_weight"] > 0:
-            parts["random"] = (
-                settings["random_weight"],
-                random_pixel_loss(sampler, rng, logits, tile),
-            )
+        weight = settings["random_weight"]
+        if weight > 0:
+            parts["random"] = weight, random_pixel_loss(sampler, rng, logits, tile)
         for name, (pixels, soft) in used.items():
             mask, places = pixels_in_tile(pixels, tile, shape)
             if mask.any():
                 at, wanted = (torch.from_numpy(a).to(logits.device) for a in (places, soft[mask]))
-                parts[name] = (settings[f"{name}_weight"], F.cross_entropy(logits[at], wanted))
+                parts[name] = settings[f"{name}_weight"], F.cross_entropy(logits[at], wanted)
         return parts or {"random": (0.0, logits.sum() * 0)}
 
     return losses
@@ -89,38 +82,22 @@ def refine(
         state: safetensors file to write, the trained network.
         epochs: CSV file to write, a row per epoch.
     """
-    prepared = open_store(
-        features, features=("band", "y", "x"), components=("component", "y", "x"), nodata=("y", "x")
-    )
-    pseudo_labels = open_store(pseudo, labels=("y", "x"), margin=("y", "x"))
-    labels, margin = np.asarray(pseudo_labels["labels"]), np.asarray(pseudo_labels["margin"])
-    attributes: dict[str, Any] = {
-        key: pseudo_labels.attrs[key] for key in ("class_names", "crs", "transform")
-    }
-    components = np.asarray(prepared["components"])
+    setup, attributes = open_setup(features, pseudo, seed, classifier, training)
+    warmed_up_labels, _ = load_state(warmup, setup.model, setup.optimizer)
+    nodata = setup.scene.nodata
+    components = np.asarray(open_store(features, components=("component", "y", "x"))["components"])
     spectra = components.reshape(len(components), -1).T
-
-    device = prepare_device()
-    scene = open_scene(prepared, training["tile"], device)
-    sampler = class_balanced_sampler(labels, margin, training["samples_per_class"])
-    model, optimizer = create_model_and_optimizer(
-        scene.bands, len(attributes["class_names"]), classifier, seed, device
-    )
-    warmed_up_labels, _ = load_state(warmup, model, optimizer)
 
     def epoch_losses(
         probabilities: Callable[[], np.ndarray], rng: np.random.Generator
     ) -> tuple[Losses, dict[str, int]]:
-        sets = confident_and_hard_sets(probabilities(), scene.nodata, spectra, refinement, rng)
+        sets = confident_and_hard_sets(probabilities(), nodata, spectra, refinement, rng)
         sizes = {f"{name}_pixels": len(pixels) for name, (pixels, _) in sets.items()}
-        return refinement_losses(sampler, sets, scene.nodata.shape, refinement, rng), sizes
+        return refinement_losses(setup.sampler, sets, nodata.shape, refinement, rng), sizes
 
     run_stage(
         "refine",
-        model,
-        optimizer,
-        scene,
-        sampler,
+        setup,
         epoch_losses,
         epochs=range(training["warmup_epochs"] + 1, training["epochs"] + 1),
         labels=warmed_up_labels,

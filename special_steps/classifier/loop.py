@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,15 @@ EpochLosses = Callable[
     [Callable[[], np.ndarray], np.random.Generator], tuple[Losses, dict[str, int]]
 ]
 Rows = list[dict[str, Any]]  # one per epoch: epoch, stage, loss_*, *_pixels, agreement
+
+
+class Setup(NamedTuple):
+    """What is trained, and on what."""
+
+    model: MambaHSI  # trained in place
+    optimizer: torch.optim.Adam
+    scene: Scene
+    sampler: PixelSampler  # chooses tiles
 
 
 def prepare_device() -> torch.device:
@@ -93,10 +102,7 @@ def gaussian_noise(like: torch.Tensor, rng: np.random.Generator) -> torch.Tensor
 
 
 def train_epoch(
-    model: torch.nn.Module,
-    optimizer: torch.optim.Adam,
-    scene: Scene,
-    sampler: PixelSampler,
+    setup: Setup,
     losses: Losses,
     *,
     rates: list[float],
@@ -110,10 +116,7 @@ def train_epoch(
     with noise; the logits are rotated back, so that pixels keep their places.
 
     Args:
-        model: from (1, band, y, x) to logits (1, class, y, x).
-        optimizer: of the model.
-        scene: what is trained on.
-        sampler: what tiles are chosen by.
+        setup: what is trained, and on what.
         losses: of a tile's logits.
         rates: learning rates.
         noise: standard deviation of the Gaussian noise.
@@ -126,6 +129,7 @@ def train_epoch(
     Raises:
         FloatingPointError: when the loss is not finite.
     """
+    model, optimizer, scene, sampler = setup
     model.train()
     values: dict[str, list[float]] = {}
     for rate in tqdm(rates, desc=title, disable=None, leave=False):
@@ -153,10 +157,7 @@ def train_epoch(
 
 
 def train(
-    model: MambaHSI,
-    optimizer: torch.optim.Adam,
-    scene: Scene,
-    sampler: PixelSampler,
+    setup: Setup,
     epoch_losses: EpochLosses,
     *,
     stage: str,
@@ -173,10 +174,7 @@ def train(
     the same course as an unbroken one.
 
     Args:
-        model: the network, trained in place.
-        optimizer: of the model.
-        scene: what is trained on.
-        sampler: what tiles are chosen by.
+        setup: what is trained, and on what.
         epoch_losses: gives an epoch's losses.
         stage: name for the log.
         epochs: numbers of the stage's epochs; the learning rate follows them.
@@ -190,24 +188,22 @@ def train(
         The scene's class probabilities (class, y, x) after the last epoch.
     """
     iterations, total = training["iterations"], training["epochs"] * training["iterations"]
-    probabilities = cache(lambda: predict_scene(model, scene))  # emptied when the network changes
+    # emptied when the network changes
+    probabilities = cache(lambda: predict_scene(setup.model, setup.scene))
     for epoch in epochs[len(rows) :]:
         rng = np.random.default_rng([seed, epoch])
         losses, sizes = epoch_losses(probabilities, rng)
         probabilities.cache_clear()
         steps = range((epoch - 1) * iterations, epoch * iterations)
         means = train_epoch(
-            model,
-            optimizer,
-            scene,
-            sampler,
+            setup,
             losses,
             rates=[learning_rate(step, total, training["learning_rate"]) for step in steps],
             noise=training["noise"],
             rng=rng,
             title=f"{stage} {epoch}/{epochs[-1]}",
         )
-        before, labels = labels, best_labels(probabilities(), scene.nodata)
+        before, labels = labels, best_labels(probabilities(), setup.scene.nodata)
         row = {"epoch": epoch, "stage": stage}
         row |= {f"loss_{name}": value for name, value in means.items()}
         row |= sizes | {"agreement": agreement(labels, before)}

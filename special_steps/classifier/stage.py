@@ -1,29 +1,64 @@
-"""A stage of the training, warm-up or refinement, from its checkpoint to its files."""
+"""A stage of the training, warm-up or refinement, from the stores that it reads to the files that it writes."""
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from special_steps.classifier.checkpoint import fingerprint_of, resume, save_state
-from special_steps.classifier.loop import EpochLosses, train
-from special_steps.classifier.mambahsi import MambaHSI
-from special_steps.classifier.sampling import PixelSampler
-from special_steps.classifier.tiles import Scene
+from special_steps.classifier.loop import (
+    EpochLosses,
+    Setup,
+    create_model_and_optimizer,
+    prepare_device,
+    train,
+)
+from special_steps.classifier.sampling import class_balanced_sampler
+from special_steps.classifier.tiles import open_scene
 from special_steps.core.atomic import atomic_write
 from special_steps.core.prediction import labels as best_labels
 from special_steps.core.prediction import write_prediction
+from special_steps.core.store import open_store
+
+log = logging.getLogger("special")
+
+
+def open_setup(
+    features: Path, pseudo: Path, seed: int, classifier: dict[str, int], training: dict[str, Any]
+) -> tuple[Setup, dict[str, Any]]:
+    """A fresh network and the scene that it learns; classes without pseudo-labels are logged.
+
+    Args:
+        features: store made by features.
+        pseudo: store made by fuse.
+        seed: of the weights.
+        classifier: hidden, tokens.
+        training: samples_per_class, tile.
+
+    Returns:
+        The set-up, and class_names, crs and transform of the scene.
+    """
+    prepared = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
+    labelled = open_store(pseudo, labels=("y", "x"), margin=("y", "x"))
+    labels, margin = np.asarray(labelled["labels"]), np.asarray(labelled["margin"])
+    attributes: dict[str, Any] = {k: labelled.attrs[k] for k in ("class_names", "crs", "transform")}
+    names = attributes["class_names"]
+    for i, name in enumerate(names):
+        if not (labels == i + 1).any():
+            log.warning("no pixel is pseudo-labelled '%s': the map will not have it", name)
+    device = prepare_device()
+    scene = open_scene(prepared, training["tile"], device)
+    sampler = class_balanced_sampler(labels, margin, training["samples_per_class"])
+    network = create_model_and_optimizer(scene.bands, len(names), classifier, seed, device)
+    return Setup(*network, scene, sampler), attributes
 
 
 def run_stage(
     step: str,
-    model: MambaHSI,
-    optimizer: torch.optim.Adam,
-    scene: Scene,
-    sampler: PixelSampler,
+    setup: Setup,
     epoch_losses: EpochLosses,
     *,
     epochs: range,
@@ -36,14 +71,11 @@ def run_stage(
     state: Path,
     table: Path,
 ) -> None:
-    """Train, from the checkpoint where there is one of the same training, and write what came of it.
+    """Train, from the checkpoint on where there is one of the same training, and write what came of it.
 
     Args:
         step: warmup or refine.
-        model: the network, trained in place.
-        optimizer: of the model.
-        scene: what is trained on.
-        sampler: what tiles are chosen by.
+        setup: what is trained, and on what.
         epoch_losses: gives an epoch's losses.
         epochs: numbers of the stage's epochs.
         labels: (y, x) uint8 labels before the first of these epochs; None when there are none.
@@ -55,14 +87,12 @@ def run_stage(
         state: safetensors file to write, network and optimizer.
         table: CSV file to write, a row per epoch.
     """
+    model, optimizer, scene, _ = setup
     fingerprint = fingerprint_of(step, settings, inputs)
     save = partial(save_state, model=model, optimizer=optimizer, fingerprint=fingerprint)
     labels, rows = resume(checkpoint, fingerprint, model, optimizer) or (labels, [])
     probabilities = train(
-        model,
-        optimizer,
-        scene,
-        sampler,
+        setup,
         epoch_losses,
         stage=step,
         epochs=epochs,

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from special_steps.classifier.loop import (
+    Setup,
     create_model_and_optimizer,
     random_pixel_loss,
     train_epoch,
@@ -63,7 +64,7 @@ def main() -> None:
 
     def iteration(model: nn.Module, optimizer: torch.optim.Adam) -> None:
         how = {"rates": [1e-3], "noise": 0.1, "rng": rng, "title": "iteration"}
-        train_epoch(model, optimizer, scene, sampler, losses, **how)
+        train_epoch(Setup(model, optimizer, scene, sampler), losses, **how)
 
     work = {
         "MambaHSI, an iteration": lambda: iteration(model, optimizer),

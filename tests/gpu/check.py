@@ -196,6 +196,7 @@ def iteration_fused(figures: Figures, out: Path) -> None:
 def _iteration(figures: Figures, way: str, count: int) -> Callable[[], object]:
     sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
     from special_steps.classifier.loop import (
+        Setup,
         create_model_and_optimizer,
         random_pixel_loss,
         train_epoch,
@@ -219,7 +220,7 @@ def _iteration(figures: Figures, way: str, count: int) -> Callable[[], object]:
 
     def once() -> object:
         how = {"rates": [1e-3], "noise": 0.1, "rng": rng, "title": "iteration"}
-        return train_epoch(model, optimizer, scene, sampler, losses, **how)
+        return train_epoch(Setup(model, optimizer, scene, sampler), losses, **how)
 
     def timed(call: Callable[[], object], times: int) -> float:
         call()

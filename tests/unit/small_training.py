@@ -59,7 +59,7 @@ def one_epoch(model, optimizer, rng):
         return {"random": (1.0, torch.nn.functional.cross_entropy(logits, target))}
 
     return loop.train_epoch(
-        model, optimizer, whole(scene), anywhere, losses,
+        loop.Setup(model, optimizer, whole(scene), anywhere), losses,
         rates=[1e-3] * 3, noise=0.1, rng=rng, title="test",
     )  # fmt: skip
 

@@ -70,7 +70,7 @@ def test_augmentation_keeps_pixels_in_their_places():
     optimizer = torch.optim.Adam(model.parameters())
     rng = np.random.default_rng(0)
     loop.train_epoch(
-        model, optimizer, whole(scene), anywhere, losses,
+        loop.Setup(model, optimizer, whole(scene), anywhere), losses,
         rates=[0.1] * 30, noise=0, rng=rng, title="test",
     )  # fmt: skip
     assert all(torch.equal(logits, scene[0].flatten(1).T) for logits in found)
@@ -86,13 +86,9 @@ def test_epochs_are_the_same_for_the_same_generator():
 
 
 def test_a_loss_that_is_not_finite_stops_the_training():
-    model, optimizer = small_model()
     with pytest.raises(FloatingPointError, match="learning rate"):
         loop.train_epoch(
-            model,
-            optimizer,
-            whole(torch.rand(1, 5, 8, 8)),
-            anywhere,
+            loop.Setup(*small_model(), whole(torch.rand(1, 5, 8, 8)), anywhere),
             lambda logits, _: {"random": (1.0, logits.sum() * float("nan"))},
             rates=[1e-3],
             noise=0,
