@@ -30,7 +30,7 @@ rule warmup:
     output:
         prediction=directory("results/{scene}/{run}/seed-{seed}/warmup.zarr"),
         state="results/{scene}/{run}/seed-{seed}/warmup.safetensors",
-        rounds="results/{scene}/{run}/seed-{seed}/warmup.csv",
+        epochs="results/{scene}/{run}/seed-{seed}/warmup.csv",
     log:
         "logs/{scene}/{run}/seed-{seed}/warmup.log",
     benchmark:
@@ -49,7 +49,7 @@ rule warmup:
     shell:
         "python -m special_steps.warmup --features {input.features} --pseudo {input.pseudo}"
         " --seed {wildcards.seed} --checkpoint {params.checkpoint} --out {output.prediction}"
-        " --state {output.state} --rounds {output.rounds} {params.settings} &> {log}"
+        " --state {output.state} --epochs {output.epochs} {params.settings} &> {log}"
 
 
 rule refine:
@@ -60,7 +60,7 @@ rule refine:
     output:
         prediction=directory("results/{scene}/{run}/seed-{seed}/final.zarr"),
         state="results/{scene}/{run}/seed-{seed}/final.safetensors",
-        rounds="results/{scene}/{run}/seed-{seed}/refine.csv",
+        epochs="results/{scene}/{run}/seed-{seed}/refine.csv",
     log:
         "logs/{scene}/{run}/seed-{seed}/refine.log",
     benchmark:
@@ -80,5 +80,5 @@ rule refine:
     shell:
         "python -m special_steps.refine --features {input.features} --pseudo {input.pseudo}"
         " --warmup {input.warmup} --seed {wildcards.seed} --checkpoint {params.checkpoint}"
-        " --out {output.prediction} --state {output.state} --rounds {output.rounds}"
+        " --out {output.prediction} --state {output.state} --epochs {output.epochs}"
         " {params.settings} &> {log}"

@@ -158,6 +158,6 @@ def all_results():
         for seed in RUNS[run]["seeds"]
     ]
     maps = [
-        f"{f}/{name}" for f in folders for name in ("map.png", "map.tif", "rounds.png")
+        f"{f}/{name}" for f in folders for name in ("map.png", "map.tif", "epochs.png")
     ]
     return maps + (["results/summary.csv"] if all_metrics() else [])

@@ -55,12 +55,12 @@ rule export:
 
 rule curves:
     input:
-        "results/{scene}/{run}/seed-{seed}/warmup.csv",
-        "results/{scene}/{run}/seed-{seed}/refine.csv",
+        warmup="results/{scene}/{run}/seed-{seed}/warmup.csv",
+        refine="results/{scene}/{run}/seed-{seed}/refine.csv",
     output:
         report(
-            "results/{scene}/{run}/seed-{seed}/rounds.png",
-            caption="../workflow/report/rounds.rst",
+            "results/{scene}/{run}/seed-{seed}/epochs.png",
+            caption="../workflow/report/epochs.rst",
             category="Training",
             subcategory="{scene}",
             labels={"run": "{run}", "seed": "{seed}"},
@@ -72,10 +72,10 @@ rule curves:
     conda:
         "../envs/special.yaml"
     params:
-        rounds=lambda w, input: flags({"rounds": list(map(str, input))}),
         code=digest_of("curves"),
     shell:
-        "python -m special_steps.curves {params.rounds} --picture {output} &> {log}"
+        "python -m special_steps.curves --warmup {input.warmup} --refine {input.refine}"
+        " --picture {output} &> {log}"
 
 
 rule summary:

@@ -1,4 +1,4 @@
-"""How a training went, round by round, without ground truth."""
+"""How a training went, epoch by epoch, without ground truth."""
 
 from pathlib import Path
 
@@ -16,36 +16,37 @@ PANELS = {
 
 
 def curves_picture(rows: pd.DataFrame) -> Figure:
-    """Losses, set sizes and agreement over rounds; a line marks where refinement begins.
+    """Losses, set sizes and agreement over epochs; a line marks where refinement begins.
 
     Args:
-        rows: one per round: round, stage, and what the training logged.
+        rows: one per epoch: epoch, stage, and what the training logged.
     """
     figure = Figure(figsize=(14, 3.6), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True)
-    begins = rows.loc[rows["stage"] == "refine", "round"].min()
+    begins = rows.loc[rows["stage"] == "refine", "epoch"].min()
     for axis, (title, columns) in zip(axes, PANELS.items(), strict=True):
         for column in columns:
             if column in rows:
                 name = column.removeprefix("loss_").removesuffix("_pixels")
-                axis.plot(rows["round"], rows[column], marker=".", label=name)
+                axis.plot(rows["epoch"], rows[column], marker=".", label=name)
         if len(axis.lines) > 1:
             axis.legend(frameon=False)
         axis.axvline(begins - 0.5, color="grey", linewidth=0.8, linestyle=":")
         axis.set_title(title)
-        axis.set_xlabel("round")
+        axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def curves(*, rounds: list[Path], picture: Path) -> None:
-    """Draw the rounds of a training.
+def curves(*, warmup: Path, refine: Path, picture: Path) -> None:
+    """Draw the epochs of a training.
 
     Args:
-        rounds: CSV files made by warmup and refine.
+        warmup: CSV file made by warmup.
+        refine: CSV file made by refine.
         picture: PNG to write.
     """
-    rows = pd.concat([pd.read_csv(path) for path in rounds], ignore_index=True)
+    rows = pd.concat([pd.read_csv(warmup), pd.read_csv(refine)], ignore_index=True)
     with atomic_write(picture) as file:
         curves_picture(rows).savefig(file, dpi=110)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import zarr
 
 from special_steps.core.cli import run
 from special_steps.core.spectral import joint_percentiles, stretch
@@ -37,10 +38,10 @@ def principal_components(read: Read, nodata: np.ndarray, count: int) -> Iterator
     """
     valid = ~nodata
     pixels = int(valid.sum())
-    centre = total = scatter = None
+    centre = total = scatter = np.zeros(0)
     for rows in tile_rows(len(nodata)):
         for spectra in _spectra(read(rows), valid[rows]):
-            if centre is None:  # sums around a typical spectrum lose no digits
+            if not centre.size:  # sums around a typical spectrum lose no digits
                 centre = spectra.mean(0)
                 total, scatter = np.zeros_like(centre), np.zeros((len(centre), len(centre)))
             spectra -= centre
@@ -87,23 +88,24 @@ def features(
     """
     name = "reflectance" if input == "hsi" else "rgb"
     store = open_store(source, **{name: ("band", "y", "x")}, nodata=("y", "x"))
-    array, nodata = store[name], store["nodata"][:]
-    good = np.flatnonzero(store.attrs["good_bands"]) if input == "hsi" else np.arange(3)
-    height = len(nodata)
+    array, nodata = store[name], np.asarray(store["nodata"])
+    assert isinstance(array, zarr.Array)  # open_store has checked
+    is_good = store.attrs["good_bands"] if input == "hsi" else [True] * 3
+    good = np.flatnonzero(np.asarray(is_good))
 
     def read(rows: slice) -> np.ndarray:
-        bands = array[:, rows]
+        bands = np.asarray(array[:, rows])
         # No second copy where all are good.
         return bands if len(good) == len(bands) else bands[good]
 
     def values() -> Iterator[np.ndarray]:
-        for rows in tile_rows(height):
+        for rows in tile_rows(len(nodata)):
             valid = ~nodata[rows]
             yield from (band[valid] for band in read(rows))
 
     def stretched() -> Iterator[np.ndarray]:
         limits = joint_percentiles(values, percentiles) if input == "hsi" else None
-        for rows in tile_rows(height):
+        for rows in tile_rows(len(nodata)):
             bands = read(rows)
             if limits:
                 stretch(bands, limits)
@@ -119,7 +121,9 @@ def features(
     ) as group:
         prepared = create_array(group, "features", (len(good), *nodata.shape), ("band", "y", "x"))
         write_strips(prepared, stretched())
-        scores = principal_components(lambda rows: prepared[:, rows], nodata, components)
+        scores = principal_components(
+            lambda rows: np.asarray(prepared[:, rows]), nodata, components
+        )
         first = next(scores)
         shape = (len(first), *nodata.shape)
         reduced = create_array(group, "components", shape, ("component", "y", "x"))

@@ -108,6 +108,10 @@ def _told(error: ValidationError) -> str:
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
         known = list(error.schema.get("properties", {}))
         unknown = [k for k in error.instance if k not in known]
+        renamed = error.schema.get("x-renamed", {})
+        old = [f"'{k}' is now '{renamed[k]}'" for k in unknown if k in renamed]
+        if old:
+            return f"{where}: {', '.join(old)}; use the new name"
         close = difflib.get_close_matches(str(unknown[0]), known, 1) if unknown else []
         hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(known)}"
         return f"{where}: unknown setting '{unknown[0]}'; {hint}"
@@ -209,10 +213,10 @@ def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
         known = ", ".join(config["clips"])
         raise UserError(f"config: {where}.clip: no '{run['clip']}' in clips; there are: {known}")
     training = run["training"]
-    if training["warmup_rounds"] >= training["rounds"]:
+    if training["warmup_epochs"] >= training["epochs"]:
         raise UserError(
-            f"config: {where}.training.warmup_rounds: {training['warmup_rounds']} of"
-            f" {training['rounds']} rounds leaves no refinement; make it smaller"
+            f"config: {where}.training.warmup_epochs: {training['warmup_epochs']} of"
+            f" {training['epochs']} epochs leaves no refinement; make it smaller"
         )
     if run["classifier"]["hidden"] % run["classifier"]["tokens"]:
         raise UserError(f"config: {where}.classifier.hidden: must be a multiple of tokens")
@@ -221,7 +225,10 @@ def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
 def page() -> str:
     """The page of settings, workflow/docs/SETTINGS.md: a Markdown table of name, default, meaning."""
     lines = ["# Settings", ""]
-    lines += ["`python -m special_steps.core.settings` makes this page from the config's schema.", ""]
+    lines += [
+        "`python -m special_steps.core.settings` makes this page from the config's schema.",
+        "",
+    ]
     lines += ["| setting | default | meaning |", "| --- | --- | --- |"]
     for name, default, meaning in _rows(schema(), ""):
         lines.append(f"| `{name}` | {default} | {meaning} |")

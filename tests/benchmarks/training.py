@@ -16,16 +16,18 @@ import torch
 from torch import nn
 
 from special_steps.classifier.loop import (
-    Scene,
-    Window,
-    class_balanced_in,
-    random_loss,
-    start,
-    train_round,
+    Setup,
+    create_model_and_optimizer,
+    random_pixel_loss,
+    train_epoch,
 )
 from special_steps.classifier.mambahsi import predict
+from special_steps.classifier.sampling import class_balanced_sampler
+from special_steps.classifier.tiles import Scene
+from special_steps.core.tiling import Tile
 
 CLASSES = 9
+CLASSIFIER = {"hidden": 16, "tokens": 4}
 
 
 def plain(bands: int) -> nn.Module:
@@ -41,27 +43,28 @@ def main() -> None:
     """Print times, ratios and the peak of memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("size", type=int, nargs="*", default=[610, 340, 103], help="y x bands")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     height, width, bands = options.size
-    where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    start(4, 2, {}, 0, where)[0](torch.rand(1, 4, 8, 8, device=where)).sum().backward()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    small, _ = create_model_and_optimizer(4, 2, CLASSIFIER, 0, device)
+    small(torch.rand(1, 4, 8, 8, device=device)).sum().backward()
     libraries = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # with compiled kernels
-    cube = torch.rand(1, bands, height, width, device=where)
+    cube = torch.rand(1, bands, height, width, device=device)
     scene = Scene(lambda _: cube, bands, np.zeros((height, width), bool), max(height, width))
     rng = np.random.default_rng(0)
     labels = rng.integers(1, CLASSES + 1, (height, width)).astype(np.uint8)
-    draw = class_balanced_in(labels, rng.random(labels.shape, np.float32), 500)
-    model, optimizer = start(bands, CLASSES, {}, 0, where)
-    other = plain(bands).to(where)
+    sampler = class_balanced_sampler(labels, rng.random(labels.shape, np.float32), 500)
+    model, optimizer = create_model_and_optimizer(bands, CLASSES, CLASSIFIER, 0, device)
+    other = plain(bands).to(device)
     adam = torch.optim.Adam(other.parameters())
 
-    def losses(logits: torch.Tensor, window: Window) -> dict[str, tuple[float, torch.Tensor]]:
-        return {"random": (1.0, random_loss(draw, rng, logits, window))}
+    def losses(logits: torch.Tensor, tile: Tile) -> dict[str, tuple[float, torch.Tensor]]:
+        return {"random": (1.0, random_pixel_loss(sampler, rng, logits, tile))}
 
     def iteration(model: nn.Module, optimizer: torch.optim.Adam) -> None:
         how = {"rates": [1e-3], "noise": 0.1, "rng": rng, "title": "iteration"}
-        train_round(model, optimizer, scene, draw, losses, **how)
+        train_epoch(Setup(model, optimizer, scene, sampler), losses, **how)
 
     work = {
         "MambaHSI, an iteration": lambda: iteration(model, optimizer),
@@ -69,13 +72,13 @@ def main() -> None:
         "yardstick, an iteration": lambda: iteration(other, adam),
     }
     times: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(options.rounds + 1):
+    for _ in range(options.repeats + 1):
         for name, call in work.items():
             begin = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - begin)
     found = {name: statistics.median(t[1:]) for name, t in times.items()}
-    print(f"{where}, {torch.get_num_threads()} threads, {height} x {width} x {bands}, median:")
+    print(f"{device}, {torch.get_num_threads()} threads, {height} x {width} x {bands}, median:")
     for name, took in found.items():
         print(f"  {name:24s} {took:6.2f} s   {took / found['yardstick, an iteration']:5.2f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

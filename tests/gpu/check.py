@@ -196,13 +196,14 @@ def iteration_fused(figures: Figures, out: Path) -> None:
 def _iteration(figures: Figures, way: str, count: int) -> Callable[[], object]:
     sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
     from special_steps.classifier.loop import (
-        Scene,
-        class_balanced_in,
-        random_loss,
-        start,
-        train_round,
+        Setup,
+        create_model_and_optimizer,
+        random_pixel_loss,
+        train_epoch,
     )
     from special_steps.classifier.mambahsi import predict
+    from special_steps.classifier.sampling import class_balanced_sampler
+    from special_steps.classifier.tiles import Scene
 
     height, width, bands = PAVIA_CENTRE
     where = torch.device("cuda")
@@ -210,15 +211,16 @@ def _iteration(figures: Figures, way: str, count: int) -> Callable[[], object]:
     scene = Scene(lambda _: cube, bands, np.zeros((height, width), bool), max(height, width))
     rng = np.random.default_rng(0)
     labels = rng.integers(1, CLASSES + 1, (height, width)).astype(np.uint8)
-    draw = class_balanced_in(labels, rng.random(labels.shape, np.float32), 500)
-    model, optimizer = start(bands, CLASSES, {}, 0, where)
+    sampler = class_balanced_sampler(labels, rng.random(labels.shape, np.float32), 500)
+    classifier = {"hidden": 16, "tokens": 4}
+    model, optimizer = create_model_and_optimizer(bands, CLASSES, classifier, 0, where)
 
-    def losses(logits: torch.Tensor, window: object) -> dict:
-        return {"random": (1.0, random_loss(draw, rng, logits, window))}
+    def losses(logits: torch.Tensor, tile: object) -> dict:
+        return {"random": (1.0, random_pixel_loss(sampler, rng, logits, tile))}
 
     def once() -> object:
         how = {"rates": [1e-3], "noise": 0.1, "rng": rng, "title": "iteration"}
-        return train_round(model, optimizer, scene, draw, losses, **how)
+        return train_epoch(Setup(model, optimizer, scene, sampler), losses, **how)
 
     def timed(call: Callable[[], object], times: int) -> float:
         call()
@@ -357,7 +359,7 @@ def pavia(figures: Figures, out: Path) -> None:
         "clip": "random",
         "scales": [1, 2],
         "seeds": [0],
-        "training": {"rounds": 20, "warmup_rounds": 10, "iterations": 20},
+        "training": {"epochs": 20, "warmup_epochs": 10, "iterations": 20},
     }
     (folder / "my.yaml").write_text(json.dumps(config))
     workflow(figures, "run of the size of Pavia Centre, 400 iterations", folder, folder / "my.yaml")

@@ -18,7 +18,7 @@ compiled = pytest.mark.skipif(kernels() is None, reason="needs a C++ compiler")
     ("name", "arguments", "told"),
     [
         pytest.param("scan", ["500"], "x the floor", marks=compiled),
-        ("training", ["16", "12", "8", "--rounds", "1"], "peak memory"),
+        ("training", ["16", "12", "8", "--repeats", "1"], "peak memory"),
         ("dense_clip", ["--help"], "turns that count"),  # a whole run takes minutes
     ],
 )

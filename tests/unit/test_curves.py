@@ -9,11 +9,11 @@ from PIL import Image
 from special_steps.curves import curves, curves_picture
 
 WARMUP = pd.DataFrame(
-    {"round": [1, 2, 3], "stage": "warmup", "loss_random": [0.9, 0.7, 0.6], "agreement": [np.nan, 0.5, 0.7]}
+    {"epoch": [1, 2, 3], "stage": "warmup", "loss_random": [0.9, 0.7, 0.6], "agreement": [np.nan, 0.5, 0.7]}
 )  # fmt: skip
 REFINE = pd.DataFrame(
     {
-        "round": [4, 5],
+        "epoch": [4, 5],
         "stage": "refine",
         "confident_pixels": [300, 350],
         "hard_pixels": [500, 400],
@@ -32,7 +32,7 @@ def lines(axis) -> dict[str, tuple[list, list]]:
     }
 
 
-def test_every_column_is_drawn_over_all_rounds():
+def test_every_column_is_drawn_over_all_epochs():
     rows = pd.concat([WARMUP, REFINE], ignore_index=True)
     loss, pixels, agreement = curves_picture(rows).axes
     assert lines(loss)["random"] == ([1, 2, 3, 4, 5], [0.9, 0.7, 0.6, 0.5, 0.4])
@@ -48,12 +48,12 @@ def test_a_line_marks_where_refinement_begins():
         assert [3.5, 3.5] in [list(line.get_xdata()) for line in axis.get_lines()]
 
 
-def test_all_panels_show_the_same_rounds():
+def test_all_panels_show_the_same_epochs():
     figure = curves_picture(pd.concat([WARMUP, REFINE], ignore_index=True))
     assert len({axis.get_xlim() for axis in figure.axes}) == 1
 
 
-def test_rounds_are_whole_numbers():
+def test_epochs_are_whole_numbers():
     figure = curves_picture(pd.concat([WARMUP, REFINE], ignore_index=True))
     FigureCanvasAgg(figure).draw()
     ticks = figure.axes[0].get_xticks()
@@ -74,16 +74,17 @@ def test_the_step(tmp_path, recwarn):
     WARMUP.to_csv(tmp_path / "warmup.csv", index=False)
     REFINE.to_csv(tmp_path / "refine.csv", index=False)
     curves(
-        rounds=[tmp_path / "warmup.csv", tmp_path / "refine.csv"],
-        picture=tmp_path / "out" / "rounds.png",
+        warmup=tmp_path / "warmup.csv",
+        refine=tmp_path / "refine.csv",
+        picture=tmp_path / "out" / "epochs.png",
     )
-    image = Image.open(tmp_path / "out" / "rounds.png")
+    image = Image.open(tmp_path / "out" / "epochs.png")
     assert image.format == "PNG"
     assert image.size[0] > 1000
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["rounds.png"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["epochs.png"]
     assert [str(w.message) for w in recwarn] == []
 
 
-def test_one_round_of_each(tmp_path):
+def test_one_epoch_of_each(tmp_path):
     rows = pd.concat([WARMUP[:1], REFINE[:1]], ignore_index=True)
     curves_picture(rows).savefig(tmp_path / "a.png")

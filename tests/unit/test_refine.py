@@ -1,126 +1,13 @@
+"""Refinement: its losses, and the step from the warmed-up network on."""
+
 import numpy as np
-import pytest
+import pandas as pd
 import torch
+from small_training import REFINEMENT, make_noisy_scene, run_refine, run_warmup
 
-from special_steps import refine
-from special_steps.classifier.loop import WHOLE
-
-
-def rng():
-    return np.random.default_rng(0)
-
-
-def test_split_takes_the_highest_and_the_lowest_component():
-    source = rng()
-    parts = [source.normal(mean, 0.02, 400) for mean in (0.1, 0.5, 0.9)]
-    margin = np.clip(np.concatenate(parts * 2), 0, 1).astype(np.float32)
-    labels = np.repeat([1, 2], 1200).astype(np.uint8)
-    confident, hard = refine.split(labels, margin, 3, rng())
-    for label in (1, 2):
-        own = labels == label
-        assert margin[own & confident].min() > 0.75
-        assert margin[own & hard].max() < 0.25
-        assert 380 <= (own & confident).sum() <= 420
-        assert 380 <= (own & hard).sum() <= 420
-
-
-def test_split_leaves_out_pixels_without_data():
-    labels = np.array([0] * 50 + [1] * 200, np.uint8)
-    confident, hard = refine.split(labels, rng().random(250).astype(np.float32), 3, rng())
-    assert not confident[:50].any()
-    assert not hard[:50].any()
-
-
-def test_a_class_of_few_pixels_is_confident_and_told(caplog):
-    labels = np.array([1] * 300 + [2] * 5, np.uint8)
-    margin = rng().random(305).astype(np.float32)
-    confident, hard = refine.split(labels, margin, 3, rng())
-    assert confident[300:].all()
-    assert not hard[300:].any()
-    assert "class 2" in caplog.text
-
-
-def test_equal_margins_do_not_break_the_split():
-    labels, margin = np.ones(500, np.uint8), np.ones(500, np.float32)
-    confident, _ = refine.split(labels, margin, 3, rng())
-    assert confident.any()
-
-
-def two_blobs(distance):
-    source = rng()
-    spectra = np.concatenate([source.normal(0, 1, (300, 5)), source.normal(distance, 1, (300, 5))])
-    labels = np.repeat([1, 2], 300).astype(np.uint8)
-    return spectra, labels
-
-
-def test_soft_labels_correct_a_wrong_pixel():
-    spectra, labels = two_blobs(6)
-    confident = np.ones(600, bool)
-    confident[:5] = False
-    labels[:5] = 2  # five pixels of the first blob, predicted as the second class
-    soft = refine.soft_labels(spectra, labels, confident, np.arange(600), 2, 5, rng())
-    assert soft.dtype == np.float32
-    np.testing.assert_allclose(soft.sum(1), 1, rtol=1e-5)
-    assert (soft[:5, 0] > 0.9).all()
-
-
-def test_soft_labels_survive_densities_that_underflow():
-    spectra, labels = two_blobs(6)
-    far = np.full((1, 5), 4000.0)  # its density is 0 in float64 for both classes
-    spectra, labels = np.vstack([spectra, far]), np.append(labels, 1).astype(np.uint8)
-    confident = np.ones(601, bool)
-    confident[600] = False
-    soft = refine.soft_labels(spectra, labels, confident, np.array([600]), 2, 1, rng())
-    assert np.isfinite(soft).all()
-    assert soft.sum() == pytest.approx(1)
-
-
-def test_a_class_without_a_mixture_keeps_its_one_hot_labels():
-    spectra, labels = two_blobs(6)
-    labels[:4] = 3
-    soft = refine.soft_labels(spectra, labels, np.ones(600, bool), np.arange(600), 4, 5, rng())
-    np.testing.assert_array_equal(soft[:4], np.eye(4)[[2] * 4])
-    assert (soft[4:, 2:] == 0).all()
-
-
-def settings(**other):
-    return {
-        "margin_components": 3,
-        "confident_fraction": 0.2,
-        "class_components": 5,
-        "random_weight": 1.0,
-        "hard_weight": 0.1,
-        "confident_weight": 1.0,
-    } | other
-
-
-def test_round_sets_use_a_share_of_the_confident_and_never_no_data():
-    source = rng()
-    probabilities = source.dirichlet([0.4] * 3, (40, 50)).transpose(2, 0, 1).astype(np.float32)
-    nodata = np.zeros((40, 50), bool)
-    nodata[:10] = True
-    spectra = source.normal(size=(2000, 5))
-    part = refine.round_sets(probabilities, nodata, spectra, settings(), rng())
-    whole = refine.round_sets(
-        probabilities, nodata, spectra, settings(confident_fraction=1.0), rng()
-    )
-    share = len(part["confident"][0]) / len(whole["confident"][0])
-    assert share == pytest.approx(0.2, abs=0.01)
-    for pixels, soft in part.values():
-        assert len(pixels)
-        assert not nodata.ravel()[pixels].any()
-        assert soft.shape == (len(pixels), 3)
-
-
-def test_one_class_works():
-    sets = refine.round_sets(
-        np.ones((1, 9, 9), np.float32),
-        np.zeros((9, 9), bool),
-        rng().normal(size=(81, 2)),
-        settings(),
-        rng(),
-    )
-    assert (sets["confident"][1] == 1).all()
+from special_steps.classifier.mambahsi import MambaHSI
+from special_steps.core.store import open_store
+from special_steps.refine import refinement_losses
 
 
 def test_losses_follow_their_weights():
@@ -128,12 +15,14 @@ def test_losses_follow_their_weights():
     soft = np.full((4, 3), 1 / 3, np.float32)
     sets = {"confident": (np.arange(4), soft), "hard": (np.arange(4, 8), soft)}
 
-    def draw(_, window):
+    def sampler(_, tile):
         return np.arange(3), np.arange(3)
 
-    def parts(logits=logits, window=WHOLE, **weights):
-        losses = refine.refined_losses(draw, sets, (5, 6), settings(**weights), rng())
-        return losses(logits, window)
+    def parts(logits=logits, tile=(slice(0, 5), slice(0, 6)), **weights):
+        losses = refinement_losses(
+            sampler, sets, (5, 6), REFINEMENT | weights, np.random.default_rng(0)
+        )
+        return losses(logits, tile)
 
     full = parts()
     assert {name: weight for name, (weight, _) in full.items()} == {
@@ -146,9 +35,9 @@ def test_losses_follow_their_weights():
     assert set(parts(hard_weight=0)) == {"random", "confident"}
     assert set(parts(random_weight=0, hard_weight=0)) == {"confident"}
     # rows 0 and 1, columns 2 to 4: of the sets' pixels 0..7 these are 2, 3 and 4
-    window = (slice(0, 2), slice(2, 5))
-    tile = logits.reshape(5, 6, 3)[window].reshape(-1, 3)
-    few = parts(logits=tile, window=window)
+    tile = (slice(0, 2), slice(2, 5))
+    few_logits = logits.reshape(5, 6, 3)[tile].reshape(-1, 3)
+    few = parts(few_logits, tile)
     torch.testing.assert_close(
         few["confident"][1],
         torch.nn.functional.cross_entropy(logits[2:4], torch.from_numpy(soft[:2])),
@@ -157,4 +46,36 @@ def test_losses_follow_their_weights():
         few["hard"][1],
         torch.nn.functional.cross_entropy(logits[4:5], torch.from_numpy(soft[:1])),
     )
-    assert set(parts(logits=tile, window=(slice(2, 4), slice(2, 5)))) == {"random"}
+    assert set(parts(few_logits, (slice(2, 4), slice(2, 5)))) == {"random"}
+
+
+def test_it_learns_from_noisy_labels(tmp_path):
+    truth, nodata = make_noisy_scene(tmp_path)
+    run_warmup(tmp_path)
+    run_refine(tmp_path)
+    labels = open_store(tmp_path / "final.zarr")["labels"][:]
+    assert (labels[nodata] == 0).all()
+    assert (labels == truth)[~nodata].mean() > 0.95
+    first, second = pd.read_csv(tmp_path / "warmup.csv"), pd.read_csv(tmp_path / "refine.csv")
+    assert [*first["epoch"], *second["epoch"]] == [1, 2, 3, 4]
+    assert {"loss_random", "loss_confident", "confident_pixels", "hard_pixels"} <= set(second)
+    assert second["agreement"].notna().all(), "the first epoch of refinement follows the warm-up"
+    assert not list(tmp_path.glob(".*")), "checkpoints and temporary files are gone"
+
+
+def test_it_learns_on_tiles(tmp_path, monkeypatch):
+    truth, nodata = make_noisy_scene(tmp_path)
+    largest = []
+    forward = MambaHSI.forward
+
+    def watched(self, cube):
+        largest.append(max(cube.shape[2:]))
+        return forward(self, cube)
+
+    monkeypatch.setattr(MambaHSI, "forward", watched)
+    run_warmup(tmp_path, tile=16)
+    run_refine(tmp_path, tile=16)
+    assert max(largest) == 16
+    labels = open_store(tmp_path / "final.zarr")["labels"][:]
+    assert (labels[nodata] == 0).all()
+    assert (labels == truth)[~nodata].mean() > 0.9

@@ -18,7 +18,7 @@ SMALL = {
     "scenes": yaml.safe_load((ROOT / "config.yaml").read_text())["scenes"],
     "seeds": [0],
     "scales": [1],
-    "training": {"rounds": 4, "warmup_rounds": 2, "iterations": 2},
+    "training": {"epochs": 4, "warmup_epochs": 2, "iterations": 2},
 }
 
 

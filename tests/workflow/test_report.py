@@ -108,7 +108,7 @@ def test_first_page(look):
     ("category", "path", "caption"),
     [
         ("Maps", f"{SEED}/map.png", "the final land-cover map, and its confidence"),
-        ("Training", f"{SEED}/rounds.png", "No ground truth is involved"),
+        ("Training", f"{SEED}/epochs.png", "No ground truth is involved"),
         ("Accuracy", "results/summary.html", "mean and standard deviation over seeds"),
     ],
 )

@@ -25,7 +25,7 @@ def changed(**settings) -> dict:
 
 
 def test_every_result_is_there(finished):
-    for name in ("map.tif", "map.tif.aux.xml", "confidence.tif", "map.png", "rounds.png"):
+    for name in ("map.tif", "map.tif.aux.xml", "confidence.tif", "map.png", "epochs.png"):
         assert (finished / SEED / name).stat().st_size > 0
     with rasterio.open(finished / SEED / "map.tif") as raster:
         assert raster.crs is not None
@@ -33,9 +33,9 @@ def test_every_result_is_there(finished):
         labels = raster.read(1)
     assert set(np.unique(labels)) <= set(range(7))
     assert (labels == 0).any(), "the demo scene's corner without data must be class 0"
-    rounds = pd.concat(pd.read_csv(finished / SEED / f"{n}.csv") for n in ("warmup", "refine"))
-    assert rounds["round"].tolist() == [1, 2, 3, 4]
-    assert {"loss_random", "agreement", "confident_pixels", "hard_pixels"} <= set(rounds)
+    epochs = pd.concat(pd.read_csv(finished / SEED / f"{n}.csv") for n in ("warmup", "refine"))
+    assert epochs["epoch"].tolist() == [1, 2, 3, 4]
+    assert {"loss_random", "agreement", "confident_pixels", "hard_pixels"} <= set(epochs)
 
 
 def test_masked_pixels_have_no_class_and_no_confidence(finished):
@@ -82,7 +82,7 @@ def test_kill_during_refinement_and_rerun_gives_the_same_map(run, finished, tmp_
     work = tmp_path / "work"
     shutil.copytree(finished, work)
     shutil.rmtree(work / SEED)
-    config = changed(training={"rounds": 8, "warmup_rounds": 2, "iterations": 2})
+    config = changed(training={"epochs": 8, "warmup_epochs": 2, "iterations": 2})
     (work / "my.yaml").write_text(yaml.safe_dump(config))
     unbroken = tmp_path / "unbroken"
     shutil.copytree(work, unbroken)
@@ -103,7 +103,7 @@ def test_kill_during_refinement_and_rerun_gives_the_same_map(run, finished, tmp_
 
     assert run(work, config, "--unlock").returncode == 0
     assert run(work, config).returncode == 0
-    assert "resuming after round" in (work / "logs/demo/hsi/seed-0/refine.log").read_text()
+    assert "resuming after epoch" in (work / "logs/demo/hsi/seed-0/refine.log").read_text()
     assert run(unbroken, config).returncode == 0
     a, b = (open_store(f / SEED / "final.zarr") for f in (work, unbroken))
     np.testing.assert_array_equal(a["probabilities"][:], b["probabilities"][:])

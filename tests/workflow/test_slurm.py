@@ -27,7 +27,7 @@ MAPS = [f"results/demo/hsi/seed-{seed}/map.tif" for seed in (0, 1)]
 GPU_RULES = {"clip_scale", "warmup", "refine"}
 CONFIG = SMALL | {
     "seeds": [0, 1],
-    "training": {"rounds": 5, "warmup_rounds": 1, "iterations": 1},
+    "training": {"epochs": 5, "warmup_epochs": 1, "iterations": 1},
 }
 FOLDERS = [Path(file).parent for file in MAPS]
 

@@ -84,14 +84,14 @@ def test_a_run_overrides_only_what_it_names():
     found = load(
         config(
             seeds=[7],
-            training={"rounds": 30, "noise": 0.2},
-            runs={"plain": {}, "long": {"seeds": [1, 2], "training": {"rounds": 40}}},
+            training={"epochs": 30, "noise": 0.2},
+            runs={"plain": {}, "long": {"seeds": [1, 2], "training": {"epochs": 40}}},
         )
     )["runs"]
     assert found["plain"]["seeds"] == [7]
     assert found["long"]["seeds"] == [1, 2]
-    assert found["plain"]["training"]["rounds"] == 30
-    assert found["long"]["training"]["rounds"] == 40  # the run's
+    assert found["plain"]["training"]["epochs"] == 30
+    assert found["long"]["training"]["epochs"] == 40  # the run's
     assert found["long"]["training"]["noise"] == 0.2  # the common one
     assert found["long"]["training"]["iterations"] == 20  # the default
 
@@ -102,7 +102,7 @@ def test_every_overridable_setting_has_a_value_in_every_run():
 
 
 def test_the_users_config_is_left_as_it_is():
-    mine = config(runs={"a": {"training": {"rounds": 40}}})
+    mine = config(runs={"a": {"training": {"epochs": 40}}})
     before = copy.deepcopy(mine)
     load(mine)
     assert mine == before
@@ -110,9 +110,9 @@ def test_the_users_config_is_left_as_it_is():
 
 def test_runs_do_not_share_parts():
     runs = load(config(runs={"a": {}, "b": {}}))["runs"]
-    runs["a"]["training"]["rounds"] = 1
+    runs["a"]["training"]["epochs"] = 1
     runs["a"]["seeds"].append(99)
-    assert runs["b"]["training"]["rounds"] == 20
+    assert runs["b"]["training"]["epochs"] == 20
     assert runs["b"]["seeds"] == [0, 1, 2]
 
 
@@ -181,6 +181,31 @@ def test_an_unknown_setting_like_no_other_lists_the_known_ones():
     refused(config(rgb={"qqq": 1}), "rgb: unknown setting 'qqq'", "wavelengths, stretch")
 
 
+RENAMED = [
+    (at, old, new)
+    for at, rule in objects(SCHEMA)
+    for old, new in rule.get("x-renamed", {}).items()
+    if at[:1] != ("runs",)
+]
+
+
+def test_renamed_settings_are_known_by_their_new_names():
+    assert (("training",), "rounds", "epochs") in RENAMED
+    assert (("training",), "warmup_rounds", "warmup_epochs") in RENAMED
+    for at, old, new in RENAMED:
+        known = next(rule["properties"] for path, rule in objects(SCHEMA) if path == at)
+        assert new in known
+        assert old not in known
+
+
+def test_old_names_are_refused_with_the_new_ones():
+    both = {"rounds": 8, "warmup_rounds": 2}
+    words = ["'rounds' is now 'epochs'", "'warmup_rounds' is now 'warmup_epochs'"]
+    refused(config(training=both), "training: ", *words)
+    refused(config(runs={"a": {"training": both}}), "runs.a.training: ", *words)
+    refused(config(training={"rounds": 8, "nois": 1}), words[0])
+
+
 def test_settings_that_are_not_a_runs_are_not_taken_for_one():
     refused(config(runs={"a": {"rgb": {}}}), "runs.a: unknown setting 'rgb'")
 
@@ -203,8 +228,8 @@ def test_settings_that_are_not_a_runs_are_not_taken_for_one():
         (config(seeds=[True]), ["seeds.0: True is not of type 'integer'"]),
         (config(scales=[0]), ["scales.0"]),
         (config(training={"noise": "1e-1"}), ["training.noise: '1e-1' is text", "4.0e-4"]),
-        (config(training={"rounds": 10}), ["warmup_rounds: 10 of 10", "no refinement"]),
-        (config(runs={"a": {"training": {"rounds": 5}}}), ["runs.a.training.warmup_rounds"]),
+        (config(training={"epochs": 10}), ["warmup_epochs: 10 of 10", "no refinement"]),
+        (config(runs={"a": {"training": {"epochs": 5}}}), ["runs.a.training.warmup_epochs"]),
         (config(runs={}), ["runs", "non-empty"]),
         (config(runs={"a": None}), ["runs.a", "{} for nothing"]),
         (config(clip="openai"), ["no 'openai' in clips", "bundled"]),

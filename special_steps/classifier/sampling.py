@@ -1,0 +1,49 @@
+"""Which pixels an iteration learns from: as many of each class, the confident ones more often."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from special_steps.core.tiling import Tile
+
+# Indices of pixels within a tile, row by row, and their classes from 0; both (n,) int64.
+PixelSampler = Callable[[np.random.Generator, Tile], tuple[np.ndarray, np.ndarray]]
+# Class from 0, indices of its pixels, and the cumulative sum of their weights.
+ClassTable = tuple[int, np.ndarray, np.ndarray]
+
+
+def class_balanced_sampler(labels: np.ndarray, margin: np.ndarray, count: int) -> PixelSampler:
+    """A sampler of `count` pixels per class, with probability proportional to the margin.
+
+    Args:
+        labels: (y, x) uint8 pseudo-labels, 1..K, 0 = no data (never drawn).
+        margin: (y, x) float32 best-versus-second-best margins.
+        count: pixels per class, drawn with replacement; classes that no pixel of the tile has are left out.
+
+    Returns:
+        The sampler; it raises ValueError where no pixel of the tile has a label.
+    """
+    scene_tables = _class_tables(labels, margin)
+
+    def sample(rng: np.random.Generator, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+        whole = labels[tile].shape == labels.shape
+        tables = scene_tables if whole else _class_tables(labels[tile], margin[tile])
+        drawn = []
+        for _, pixels, cumulative in tables:
+            places = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right")
+            drawn.append(pixels[np.minimum(places, len(pixels) - 1)])
+        return np.concatenate(drawn), np.repeat([label for label, _, _ in tables], count)
+
+    return sample
+
+
+def _class_tables(labels: np.ndarray, margin: np.ndarray) -> list[ClassTable]:
+    labels, margin = labels.ravel(), margin.ravel()
+    tables = []
+    for label in np.unique(labels[labels > 0]):
+        pixels = np.flatnonzero(labels == label)
+        weights = margin[pixels].astype(np.float64)
+        if weights.sum() == 0:
+            weights[:] = 1
+        tables.append((int(label) - 1, pixels, np.cumsum(weights)))
+    return tables

@@ -1,0 +1,53 @@
+"""Which pixels are drawn."""
+
+import numpy as np
+import pytest
+
+from special_steps.classifier.sampling import class_balanced_sampler
+
+
+def sampled(labels, margin, count, tile=None):
+    """Pixels and classes, of the whole scene unless a tile is given."""
+    tile = tile or tuple(slice(0, n) for n in labels.shape)
+    return class_balanced_sampler(labels, margin, count)(np.random.default_rng(0), tile)
+
+
+def test_samples_are_class_balanced_and_follow_the_margin():
+    labels = np.array([[1, 1, 1, 3, 0]], np.uint8)
+    margin = np.array([[0.0, 0.3, 0.1, 0.5, 0.9]], np.float32)
+    pixels, classes = sampled(labels, margin, 20_000)
+    counts = np.bincount(pixels, minlength=5)
+    assert len(pixels) == 40_000
+    assert counts[4] == 0, "a pixel without data was drawn"
+    assert counts[0] == 0
+    assert counts[3] == 20_000
+    assert counts[1] / counts[2] == pytest.approx(3, rel=0.05)
+    np.testing.assert_array_equal(classes, labels.ravel()[pixels].astype(int) - 1)
+
+
+def test_samples_without_margins_are_uniform():
+    labels, margin = np.ones((2, 2), np.uint8), np.zeros((2, 2), np.float32)
+    pixels, _ = sampled(labels, margin, 8000)
+    np.testing.assert_allclose(np.bincount(pixels) / 8000, 0.25, atol=0.02)
+
+
+def test_samples_of_a_tile_are_those_of_the_tile_as_a_scene():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 4, (20, 30)).astype(np.uint8)
+    margin = rng.random(labels.shape, np.float32)
+    tile = (slice(4, 12), slice(10, 30))
+    wanted = sampled(labels[tile], margin[tile], 50)
+    for mine, theirs in zip(sampled(labels, margin, 50, tile), wanted, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_classes_that_the_tile_has_not_are_left_out():
+    labels = np.array([[1, 1, 2, 2]], np.uint8)
+    margin = np.ones(labels.shape, np.float32)
+    _, classes = sampled(labels, margin, 7, (slice(0, 1), slice(0, 2)))
+    assert classes.tolist() == [0] * 7
+
+
+def test_a_tile_without_labels_is_an_error():
+    with pytest.raises(ValueError):
+        sampled(np.zeros((2, 2), np.uint8), np.ones((2, 2), np.float32), 3)
