@@ -108,7 +108,7 @@ STARTS = [
     ("curves", LIGHT - {"matplotlib", "rasterio", "pandas"} | {"matplotlib.pyplot"}),
     ("summary", LIGHT - {"matplotlib", "rasterio", "pandas"}),
     ("ingest", {"torch", "open_clip", "sklearn"}),
-    ("io.ground_truth", {"torch", "open_clip", "sklearn"}),
+    ("check_ground_truth", {"torch", "open_clip", "sklearn"}),
     ("demo", {"torch", "open_clip", "sklearn"}),
 ]
 
