@@ -1,4 +1,4 @@
-"""Class names, synonyms and labels: what is allowed, and what every wrong one is told."""
+"""Class names, synonyms and labels: what is allowed, and the error for every wrong one."""
 
 import pytest
 
