@@ -130,7 +130,7 @@ def checks():
             options = {"class_names": class_names(scene)}
             for part in ("cube", "ground_truth"):
                 options[part] = given[part] | {"path": data_files(given[part]["path"])}
-            yield f"python -m special_steps.io.ground_truth {flags(options)}"
+            yield f"python -m special_steps.check_ground_truth {flags(options)}"
 
 
 def map_id(scene, run, stage):

@@ -108,11 +108,11 @@ def evaluate(
         variable=variable,
         axes=axes,
         shape=shape,
-        classes=_by_label(labels, str(ground_truth[0])),
-        class_names=names,
+        labels=labels,
         unlabelled=unlabelled,
         colours=colours,
-        scene=predicted.shape,
+        class_names=names,
+        scene_shape=predicted.shape,
     )
     try:
         found = map_id | scores(predicted, reference, names)
@@ -123,18 +123,6 @@ def evaluate(
     _write_csv(class_scores, list(found["classes"][0]), [c.values() for c in found["classes"]])
     rows = [[name, *row] for name, row in zip(names, found["confusion"], strict=True)]
     _write_csv(confusion_matrix, ["reference", *names], rows)
-
-
-def _by_label(labels: dict[str, int], where: str) -> dict[int, str]:
-    classes: dict[int, str] = {}
-    for name, label in labels.items():
-        if label in classes:
-            raise UserError(
-                f"{where}: '{classes[label]}' and '{name}' both have label {label} in"
-                " ground_truth.labels; give each class its own"
-            )
-        classes[label] = name
-    return classes
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

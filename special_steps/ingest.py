@@ -1,5 +1,4 @@
-"""Ingest: any scene file becomes the project's own store: reflectance, wavelengths, masks,
-georeference."""
+"""Ingest: any scene file becomes the project's own store: reflectance, wavelengths, masks, georeference."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,10 @@ from tqdm import tqdm
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.store import create_array, new_store, tile_rows, write_array
-from special_steps.io.source import Source, open_source, read_variable, to_nm
+from special_steps.io.arrays import read_variable
+from special_steps.io.record import Source
+from special_steps.io.source import open_source
+from special_steps.io.wavelengths import to_nm
 
 log = logging.getLogger("special")
 
@@ -25,19 +27,27 @@ def choose_wavelengths(
     variable: np.ndarray | None,
     where: str,
 ) -> np.ndarray:
-    """Centre wavelengths (band,) in nm: from the config (`option`), else what the file states;
-    never guessed.
+    """Centre wavelengths from the config, else what the file states; never guessed.
 
-    `option` is a list in nm, {"first": nm, "last": nm} for even spacing, {"variable": name} (its
-    values are then in `variable`, in nm), or None. Raises UserError when there are none, or not
-    `bands` plausible ones.
+    Args:
+        option: a list in nm, {"first": nm, "last": nm} for even spacing, {"variable": name}, or None.
+        stated: the file's, (band,) nm.
+        bands: how many there are.
+        variable: values of the variable that the option names, nm.
+        where: file, for messages.
+
+    Returns:
+        (band,) nm.
+
+    Raises:
+        UserError: when there are none, or not `bands` plausible ones.
     """
     if option is None:
         if stated is None:
             raise UserError(
-                f"{where}: the file states no wavelengths; give scenes.<name>.cube.wavelengths: a "
-                "list in nm, "
-                "{first: nm, last: nm} for even spacing, or {variable: name} in the same file"
+                f"{where}: the file states no wavelengths; give scenes.<name>.cube.wavelengths:"
+                " a list in nm, {first: nm, last: nm} for even spacing, or {variable: name} in the same"
+                " file"
             )
         nm = stated
     elif isinstance(option, Mapping):
@@ -47,22 +57,20 @@ def choose_wavelengths(
             nm = np.linspace(float(option["first"]), float(option["last"]), bands)
         else:
             raise UserError(
-                f"{where}: cube.wavelengths has {sorted(option)}; it is a list in nm, "
-                f"{{first, last}} or {{variable}}"
+                f"{where}: cube.wavelengths has {sorted(option)};"
+                " it is a list in nm, {first, last} or {variable}"
             )
     else:
         nm = np.asarray(option, np.float64)
     if len(nm) != bands:
         raise UserError(
-            f"{where}: {len(nm)} wavelengths for {bands} bands; mend cube.wavelengths, or "
-            "cube.axes if another axis "
-            "is the bands'"
+            f"{where}: {len(nm)} wavelengths for {bands} bands; fix cube.wavelengths, or cube.axes"
+            " if another axis is the bands'"
         )
     if not np.isfinite(nm).all() or nm.min() < 100 or nm.max() > 100_000:
         raise UserError(
-            f"{where}: wavelengths from {np.nanmin(nm):g} to {np.nanmax(nm):g} are no nanometres; "
-            "give them in nm in "
-            "scenes.<name>.cube.wavelengths"
+            f"{where}: wavelengths from {np.nanmin(nm):g} to {np.nanmax(nm):g} are no nanometres;"
+            " give them in nm in scenes.<name>.cube.wavelengths"
         )
     return nm
 
@@ -82,8 +90,9 @@ def outside_ranges(nm: np.ndarray, bad_ranges: Sequence[Sequence[float]]) -> np.
 def missing_values(block: np.ndarray, nodata: float | None) -> np.ndarray:
     """True, (band, y, x), where a stored value is NaN, infinite or the no-data value."""
     if block.dtype.kind != "f":
-        whole = nodata is not None and float(nodata).is_integer()
-        return block == int(nodata) if whole else np.zeros(block.shape, bool)
+        if nodata is None or not float(nodata).is_integer():
+            return np.zeros(block.shape, bool)
+        return np.asarray(block == int(nodata))
     missing = ~np.isfinite(block)
     if nodata is not None and np.isfinite(nodata):
         # NumPy compares in the data's own type: "-3.4e38" in a header is rounded as the data are
@@ -115,58 +124,37 @@ def calibrate(
     return values
 
 
-def _blocks(source: Source, order: np.ndarray, what: str) -> Iterator[tuple[slice, np.ndarray]]:
-    """The source's rows, a row of chunks at a time, with bands in the given order."""
-    ordered = bool((np.diff(order) > 0).all())
-    for rows in tqdm(tile_rows(source.shape[1]), desc=what, disable=None):
-        block = source.read(rows.start, rows.stop)
-        yield rows, block if ordered else block[order]
-
-
-def scene_shape(
-    cube: list[Path] | Path,
-    *,
-    variable: str | None = None,
-    axes: str | None = None,
-    shape: Mapping[str, int] | None = None,
-    **others: object,
-) -> tuple[int, int]:
-    """(height, width) of a scene, from the file's header alone; takes all settings of a scene's
-    `cube`."""
-    return open_source(cube, variable=variable, axes=axes, shape=shape).shape[1:]
-
-
 def ingest(
     *,
     cube: list[Path] | Path,
     out: Path,
-    variable: str | None = None,
-    axes: str | None = None,
-    shape: dict[str, int] | None = None,
-    wavelengths: list[float] | dict[str, float | str] | None = None,
-    scale: float | None = None,
-    nodata: float | None = None,
-    bad_ranges: list[list[float]] | None = None,
+    variable: str | None,
+    axes: str | None,
+    shape: dict[str, int] | None,
+    wavelengths: Wavelengths,
+    scale: float | None,
+    nodata: float | None,
+    bad_ranges: list[list[float]],
 ) -> None:
     """Read a hyperspectral scene and write it as cube.zarr.
 
-    A band is good unless the file's bad-band list or `bad_ranges` names it or it has no value
-    anywhere. A pixel is masked when a good band has no value there (NaN, infinite, no-data value,
-    or outside all tiles); masked pixels are 0 in all bands. Bands are sorted by wavelength.
+    A band is good unless the file's bad-band list or `bad_ranges` names it or it has no value anywhere. A pixel is
+    masked when a good band has no value there (NaN, infinite, no-data value, or outside all tiles); masked pixels are 0
+    in all bands. Bands are sorted by wavelength.
 
     Args:
-        cube: scene file: ENVI (.hdr or the data file beside it), MATLAB (.mat), HDF5 (.h5), NumPy,
-            GeoTIFF; or a list of GeoTIFF tiles of one grid
+        cube: scene file: ENVI (.hdr or the data file beside it), MATLAB (.mat), HDF5 (.h5), NumPy, GeoTIFF; or a list
+            of GeoTIFF tiles of one grid
         out: cube.zarr to write
-        variable: name of the array in a .mat, .h5 or .npz file (path inside the file for .h5); may
-            be left out when the file has one 3-D array only
-        axes: what the array's axes are, such as "y x band" (the default), "band y x", or "band (x
-            y)" for pixels in one axis, column after column
+        variable: name of the array in a .mat, .h5 or .npz file (path inside the file for .h5); null when the file has
+            one 3-D array only
+        axes: what the array's axes are, such as "y x band" (also what null means), "band y x", or "band (x y)" for
+            pixels in one axis, column after column
         shape: lengths of the axes that `axes` joins, such as {"x": 95, "y": 95}
-        wavelengths: band centres: a list in nm, {"first": nm, "last": nm} when evenly spaced, or
-            {"variable": name} in the same file; default: what the file states
-        scale: stored values are divided by it; default: what the file states, else 1
-        nodata: stored value that means no data; default: what the file states
+        wavelengths: band centres: a list in nm, {"first": nm, "last": nm} when evenly spaced, {"variable": name} in the
+            same file, or null for what the file states
+        scale: stored values are divided by it; null for what the file states, else 1
+        nodata: stored value that means no data; null for what the file states
         bad_ranges: wavelength ranges [low, high] in nm whose bands are not good
     """
     source = open_source(cube, variable=variable, axes=axes, shape=shape)
@@ -175,39 +163,18 @@ def ingest(
     nm = choose_wavelengths(
         wavelengths, source.wavelengths, bands, _wavelength_variable(wavelengths, source), where
     )
-    for name in ("good_bands", "fwhm"):
-        values = getattr(source, name)
-        if values is not None and len(values) != bands:
-            raise UserError(
-                f"{where}: {len(values)} values of {name} for {bands} bands; mend the file's header"
-            )
-    if scale is not None and not (np.isfinite(scale) and scale != 0):
-        raise UserError(
-            f"{where}: cube.scale is {scale}; values are divided by it, so give another number"
-        )
+    _check_source(source, scale)
     nodata = source.nodata if nodata is None else nodata
     divisor = np.broadcast_to(source.scale if scale is None else scale, bands)
     offset = np.broadcast_to(source.offset if scale is None else 0.0, bands)
     order = np.argsort(nm, kind="stable")
     if (np.diff(order) < 0).any():
-        log.info(
-            "%s: bands sorted by wavelength; %d were not in order",
-            where,
-            (order != np.arange(bands)).sum(),
-        )
+        moved = (order != np.arange(bands)).sum()
+        log.info("%s: bands sorted by wavelength; %d were not in order", where, moved)
     nm, divisor, offset = nm[order], divisor[order], offset[order]
-    stated = np.ones(bands, bool) if source.good_bands is None else source.good_bands[order]
-    good = stated & outside_ranges(nm, bad_ranges or [])
-
-    present = np.zeros(bands, bool)
-    for _, block in _blocks(source, order, "looking for empty bands"):
-        present |= ~missing_values(block, nodata).all((1, 2))
-    if not present.any():
-        raise UserError(
-            f"{where}: no pixel has data, all values are NaN or no-data ({nodata}); check "
-            "cube.nodata"
-        )
-    good &= present
+    good = outside_ranges(nm, bad_ranges) & _bands_with_values(source, order, nodata)
+    if source.good_bands is not None:
+        good &= source.good_bands[order]
     if not good.any():
         raise UserError(
             f"{where}: no good band is left; check the file's bad-band list and cube.bad_ranges"
@@ -245,30 +212,61 @@ def ingest(
         if mask.all():
             worst = int(np.argmax(np.where(good, gaps, -1)))
             raise UserError(
-                f"{where}: every pixel lacks some good band, most often {nm[worst]:.0f} nm; name "
-                "such bands in "
-                "cube.bad_ranges"
+                f"{where}: every pixel lacks some good band, most often {nm[worst]:.0f} nm;"
+                " name such bands in cube.bad_ranges"
             )
         write_array(group, "nodata", mask, ("y", "x"))
     log.info(
-        "%s: %d x %d pixels, %d bands of which %d good, %.0f to %.0f nm, %.1f %% of the pixels "
-        "masked",
+        "%s: %d x %d pixels, %d bands of which %d good, %.0f to %.0f nm, %.1f %% of the pixels masked",
         where, height, width, bands, good.sum(), nm[0], nm[-1], 100 * mask.mean(),
     )  # fmt: skip
 
 
 def _wavelength_variable(option: Wavelengths, source: Source) -> np.ndarray | None:
-    """The variable that {"variable": name} names, in nm; its unit is told from its size, as in
-    headers."""
+    """The variable that {"variable": name} names, in nm; its unit follows from its size, as in headers without one."""
     if not isinstance(option, Mapping) or "variable" not in option:
         return None
-    name = str(option["variable"])
+    path, name = source.files[0], str(option["variable"])
     if not source.variables:
         raise UserError(
-            f"{source.files[0]}: cube.wavelengths names a variable; only .mat, .h5 and .npz have "
-            "any"
+            f"{path}: cube.wavelengths names a variable; only .mat, .h5 and .npz have any"
         )
-    return to_nm(read_variable(source.files[0], name), None, f"{source.files[0]}, '{name}'")
+    return to_nm(read_variable(path, name), None, f"{path}, '{name}'")
+
+
+def _check_source(source: Source, scale: float | None) -> None:
+    where, bands = source.files[0], source.shape[0]
+    for name in ("good_bands", "fwhm"):
+        values = getattr(source, name)
+        if values is not None and len(values) != bands:
+            raise UserError(
+                f"{where}: {len(values)} values of {name} for {bands} bands; fix the file's header"
+            )
+    if scale is not None and not (np.isfinite(scale) and scale != 0):
+        raise UserError(
+            f"{where}: cube.scale is {scale}; values are divided by it, so give another number"
+        )
+
+
+def _bands_with_values(source: Source, order: np.ndarray, nodata: float | None) -> np.ndarray:
+    """True (band,), in the given order, for bands that have a value somewhere."""
+    present = np.zeros(len(order), bool)
+    for _, block in _blocks(source, order, "looking for empty bands"):
+        present |= ~missing_values(block, nodata).all((1, 2))
+    if not present.any():
+        raise UserError(
+            f"{source.files[0]}: no pixel has data, all values are NaN or no-data ({nodata});"
+            " check cube.nodata"
+        )
+    return present
+
+
+def _blocks(source: Source, order: np.ndarray, what: str) -> Iterator[tuple[slice, np.ndarray]]:
+    """The source's rows, a row of chunks at a time, with bands in the given order."""
+    ordered = bool((np.diff(order) > 0).all())
+    for rows in tqdm(tile_rows(source.shape[1]), desc=what, disable=None):
+        block = source.read(rows.start, rows.stop)
+        yield rows, block if ordered else block[order]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from special_steps.clip.model import Clip, load_clip
 from special_steps.core.atomic import atomic_write
+from special_steps.core.classes import phrases_of
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 
@@ -27,34 +28,6 @@ TEMPLATES = {
         "{} seen from above",
     ],
 }
-
-
-def phrases_of(classes: dict[str, list[str]]) -> tuple[list[str], list[int]]:
-    """List all phrases, each class's name first, then its synonyms, with the class's index.
-
-    Raises:
-        UserError: for no classes, empty phrases, and a phrase that stands for two classes.
-    """
-    if not classes:
-        raise UserError("classes: the list is empty; name at least one class")
-    phrases: list[str] = []
-    index: list[int] = []
-    seen: dict[str, int] = {}
-    for number, (name, synonyms) in enumerate(classes.items()):
-        for phrase in [name, *synonyms]:
-            if not phrase.strip():
-                raise UserError(f"classes: '{name}' has an empty phrase; remove it")
-            key = phrase.strip().casefold()  # tokenizers lower-case
-            if key not in seen:
-                seen[key] = number
-                phrases.append(phrase)
-                index.append(number)
-            elif seen[key] != number:
-                first = list(classes)[seen[key]]
-                raise UserError(
-                    f"classes: '{phrase}' stands for both '{first}' and '{name}'; keep one of them"
-                )
-    return phrases, index
 
 
 def template_set(templates: str | Sequence[str] | None, clip: Clip) -> list[str]:
@@ -131,7 +104,7 @@ def text(
         weights: open_clip pretrained tag or path of a checkpoint; none for bundled.
         templates: "imagenet", "aerial", or a list of sentences with {}; null is the model's own.
     """
-    phrases, index = phrases_of(classes)
+    phrases, index = phrases_of(classes, "classes")
     clip = load_clip(model, weights)
     embeddings = embed(clip, phrases, template_set(templates, clip))
     with atomic_write(out) as temporary:

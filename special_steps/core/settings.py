@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
+from special_steps.core.classes import classes_by_label, read_classes
 from special_steps.core.errors import UserError
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
@@ -40,8 +41,10 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     config["runs"] = runs
     config = _filled(config, rules, rules)
     for name, scene in config["scenes"].items():
-        scene["classes"] = _classes(scene["classes"], f"scenes.{name}.classes")
-        _check_labels(scene, f"scenes.{name}.ground_truth.labels")
+        scene["classes"] = read_classes(scene["classes"], f"config: scenes.{name}.classes")
+        if truth := scene["ground_truth"]:
+            where = f"config: scenes.{name}.ground_truth.labels"
+            classes_by_label(truth["labels"], list(scene["classes"]), truth["unlabelled"], where)
     for name, clip in config["clips"].items():
         _check_clip(clip, f"clips.{name}")
     _check_stretch(config["rgb"], "rgb")
@@ -133,53 +136,6 @@ def _is_number(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return isinstance(value, str)
-
-
-def _classes(entries: list[str | dict[str, list[str]]], where: str) -> dict[str, list[str]]:
-    classes: dict[str, list[str]] = {}
-    seen: dict[str, str] = {}
-    for entry in entries:
-        ((name, synonyms),) = entry.items() if isinstance(entry, dict) else ((entry, []),)
-        for phrase in (name, *synonyms):
-            key = " ".join(phrase.lower().split())
-            if not key:
-                raise UserError(f"config: {where}: a class name is blank; give it a word")
-            if key in seen:
-                raise UserError(
-                    f"config: {where}: '{phrase}' stands twice (in '{seen[key]}' and '{name}');"
-                    " remove one"
-                )
-            seen[key] = name
-        classes[name] = list(synonyms)
-    if len(classes) > 255:
-        raise UserError(f"config: {where}: {len(classes)} classes; a map holds at most 255")
-    return classes
-
-
-def _check_labels(scene: dict[str, Any], where: str) -> None:
-    truth = scene["ground_truth"]
-    if truth is None:
-        return
-    names = list(scene["classes"])
-    if not truth["labels"]:
-        raise UserError(f"config: {where}: say which label each class has, by class name")
-    owner: dict[int, str] = {}
-    for name, label in truth["labels"].items():
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"classes: {', '.join(names)}"
-            raise UserError(f"config: {where}: '{name}' is not a class of the scene; {hint}")
-        if label in truth["unlabelled"]:
-            raise UserError(
-                f"config: {where}: label {label} of '{name}' is in 'unlabelled', too;"
-                " take it out of one"
-            )
-        if label in owner:
-            raise UserError(
-                f"config: {where}: '{owner[label]}' and '{name}' both have label {label};"
-                " give each class its own"
-            )
-        owner[label] = name
 
 
 def _check_clip(clip: dict[str, Any], where: str) -> None:

@@ -109,6 +109,13 @@ def write_array(group: zarr.Group, name: str, data: np.ndarray, dims: Sequence[s
     create_array(group, name, data.shape, dims, str(data.dtype))[:] = data
 
 
+def read_array(group: zarr.Group, name: str) -> np.ndarray:
+    """Read a whole array of a store that `open_store` has checked."""
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    return np.asarray(array[:])
+
+
 def tile_rows(height: int) -> list[slice]:
     """The rows of a scene, a row of chunks at a time: so memory does not grow with its height."""
     return [slice(y, min(y + TILE, height)) for y in range(0, height, TILE)]

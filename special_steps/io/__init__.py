@@ -1,1 +1,1 @@
-"""Files of scenes, labels and spectra, read and written."""
+"""File formats: scenes, ground truth, pseudo-labels and spectral libraries, read by rows where the format allows it."""

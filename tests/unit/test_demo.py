@@ -1,25 +1,31 @@
 """Demo: the scene is the same every time, is read back by ingest, and is worth classifying."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import rasterio
+import yaml
+from defaults import CUBE, GROUND_TRUTH
 from scipy.ndimage import binary_erosion
 
-from special_steps import demo as module
-from special_steps.core.errors import UserError
+from special_steps.check_ground_truth import check_ground_truth
 from special_steps.core.store import open_store
-from special_steps.demo import CLASSES, demo, pick_spectra, water_reflectance
+from special_steps.demo import demo
 from special_steps.ingest import ingest
-from special_steps.io.ground_truth import check, read_ground_truth
+from special_steps.io.ground_truth import read_ground_truth
+from special_steps.simulated_scene.landscape import CLASSES, draw_landscape, label_pixels
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = list(reversed(CLASSES))
+LABEL_OF = {name: label for label, name in enumerate(CLASSES, 1)}
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     demo(out=folder, seed=0)
-    ingest(cube=folder / "scene.hdr", out=folder / "cube.zarr")
+    ingest(cube=folder / "scene.hdr", out=folder / "cube.zarr", **CUBE)
     return folder
 
 
@@ -38,7 +44,7 @@ def test_same_seed_same_bytes_other_seed_other_scene(scene, labels, tmp_path):
     demo(out=tmp_path / "again", seed=0)
     for name in ("scene.img", "scene.hdr", "ground_truth.tif"):
         assert (tmp_path / "again" / name).read_bytes() == (scene / name).read_bytes(), name
-    other = module.label_pixels(module.draw_landscape(np.random.default_rng(1))[0].kind)
+    other = label_pixels(draw_landscape(np.random.default_rng(1))[0].kind)
     assert 0.05 < (other != labels)[labels > 0].mean() < 0.9
 
 
@@ -73,18 +79,18 @@ def test_ground_truth_fits_the_scene(scene, cube, labels):
         assert (
             list(raster.transform)[:6] == cube.attrs["transform"] and raster.crs.to_epsg() == 32633
         )
-    truth = {
-        "path": str(scene / "ground_truth.tif"),
-        "labels": {n: i for i, n in enumerate(CLASSES, 1)},
-    }
-    check(cube={"path": str(scene / "scene.hdr")}, ground_truth=truth, class_names=NAMES)
-    read = read_ground_truth(
-        scene / "ground_truth.tif",
-        classes=dict(enumerate(CLASSES, 1)),
-        class_names=NAMES,
-        scene=(160, 200),
-    )
+    path = str(scene / "ground_truth.tif")
+    truth = GROUND_TRUTH | {"labels": LABEL_OF}
+    header = CUBE | {"path": str(scene / "scene.hdr")}
+    check_ground_truth(cube=header, ground_truth=truth | {"path": path}, class_names=NAMES)
+    read = read_ground_truth(path, **truth, class_names=NAMES, scene_shape=(160, 200))
     np.testing.assert_array_equal(read, np.where(labels > 0, 7 - labels.astype(int), 0))
+
+
+def test_the_default_config_is_of_this_scene():
+    scene = yaml.safe_load((ROOT / "config.yaml").read_text())["scenes"]["demo"]
+    assert scene["classes"] == CLASSES
+    assert scene["ground_truth"]["labels"] == LABEL_OF
 
 
 def test_colours_are_those_of_the_classes(cube, labels):
@@ -122,22 +128,3 @@ def test_bad_bands_are_worth_nothing_and_noise_grows_to_the_ends(cube, labels):
     assert rough(1890) > 0.1
     assert rough(2440) > 2 * rough(1100)
     assert rough(420) > 1.5 * rough(700)
-
-
-def test_water_darkens_with_depth_and_brightens_with_sediment():
-    bottom = np.full(len(module.WAVELENGTHS), 0.2)
-    deep, shallow = (water_reflectance(d, 0.05, bottom) for d in (5, 0.1))
-    assert (deep < shallow + 1e-9).all() and deep[-1] == pytest.approx(0.012, abs=0.002)
-    assert (water_reflectance(5, 0.1, bottom) >= water_reflectance(5, 0.01, bottom)).all()
-
-
-def test_spectra_are_reflectances():
-    for spectra in pick_spectra(np.random.default_rng(0)).values():
-        assert spectra.shape[0] >= 5 and spectra.shape[1] == len(module.WAVELENGTHS)
-        assert spectra.min() >= 0 and spectra.max() < 1
-
-
-def test_missing_library_is_named(monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="earthlib"):
-        module.read_library()

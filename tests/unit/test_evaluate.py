@@ -197,7 +197,7 @@ def test_class_names_with_commas_stay_whole(tmp_path):
     ("truth", "options", "words"),
     [
         (np.ones((3, 2)), {"labels": {"a": 1}}, ["3 x 2", "2 x 3"]),
-        (np.ones((2, 3)), {"labels": {"x": 1}}, ["'x'", "'a', 'b', 'c'"]),
+        (np.ones((2, 3)), {"labels": {"x": 1}}, ["'x'", "classes: 'a', 'b', 'c'"]),
         (np.full((2, 3), 5), {"labels": {"a": 1}}, ["5"]),
         (np.ones((2, 3)), {"labels": {"a": 1, "b": 1}}, ["'a' and 'b' both have label 1"]),
         (np.zeros((2, 3)), {"labels": {"a": 1}}, ["no labelled pixel"]),

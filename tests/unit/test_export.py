@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+from defaults import CUBE
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -277,7 +278,7 @@ def test_enmap_tile(tmp_path, shared):
     """A georeferenced satellite tile: where it is, it stays."""
     tiles = sorted((shared / "data" / "scenes" / "enmap_potsdam").rglob("*.tif"))
     tile = next(t for t in tiles if rasterio.open(t).count > 100)
-    ingest(cube=tile, out=tmp_path / "cube.zarr")
+    ingest(cube=tile, out=tmp_path / "cube.zarr", **CUBE)
     rgb(
         cube=tmp_path / "cube.zarr",
         out=tmp_path / "rgb.zarr",

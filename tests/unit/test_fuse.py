@@ -7,7 +7,7 @@ from stores import make_rgb, make_store
 
 from special_steps.core.errors import UserError
 from special_steps.core.store import open_store
-from special_steps.fuse import fuse, fused, read_map
+from special_steps.fuse import fuse, fused
 
 NAMES = ["soil", "tree", "water"]
 HERE = np.zeros((4, 5), bool)  # no pixel without data
@@ -156,104 +156,6 @@ def test_own_pseudo_labels_from_geotiff(tmp_path, dtype):
     )
     found, _, _ = result(tmp_path / "p.zarr")
     np.testing.assert_allclose(found, data / data.sum(0, dtype="f8"), atol=1e-6)
-
-
-def test_values_of_masked_pixels_do_not_matter(tmp_path):
-    nodata = HERE.copy()
-    nodata[1, 1] = nodata[2, 2] = True
-    data = probabilities()
-    data[:, 1, 1], data[:, 2, 2] = np.nan, -9999
-    np.savez(tmp_path / "own.npz", probs=data.transpose(1, 2, 0))
-    found = read_map(tmp_path / "own.npz", NAMES, nodata)
-    np.testing.assert_array_equal(found[:, ~nodata], data[:, ~nodata])
-    assert (found[:, nodata] == 0).all()
-    with pytest.raises(UserError, match="finite and not negative"):
-        read_map(tmp_path / "own.npz", NAMES, HERE)
-
-
-# --- what is refused ------------------------------------------------------------------------------
-
-
-def refused(path, *words, names=NAMES):
-    with pytest.raises(UserError) as caught:
-        read_map(path, names, HERE)
-    for word in (str(path), *words):
-        assert word in str(caught.value)
-
-
-def test_a_missing_map(tmp_path):
-    refused(tmp_path / "no.npz", "no such file")
-    refused(tmp_path / "no.tif", "no such file")
-    refused(tmp_path / "no.zarr", "no such store")
-
-
-@pytest.mark.parametrize("shape", [(5, 4, 3), (4, 5, 2), (3, 4, 5)])
-def test_a_map_of_another_size(tmp_path, shape):
-    np.savez(tmp_path / "a.npz", probs=np.ones(shape))
-    scene = "3 classes (soil, tree, water) of (4, 5)"
-    refused(tmp_path / "a.npz", f"{shape[2]} classes of {shape[:2]}", scene)
-
-
-def test_a_flat_map(tmp_path):
-    np.savez(tmp_path / "a.npz", probs=np.ones((20, 3)))
-    refused(tmp_path / "a.npz", "(20, 3)", "must be (y, x, class)")
-
-
-def test_npz_with_other_names(tmp_path):
-    np.savez(tmp_path / "a.npz", labels=np.ones(3), margin=np.ones(3))
-    refused(tmp_path / "a.npz", "no array 'probs'", "labels, margin")
-
-
-def test_npz_that_is_none(tmp_path):
-    (tmp_path / "a.npz").write_text("text")
-    refused(tmp_path / "a.npz", "not an .npz")
-    np.save(tmp_path / "b.npy", np.ones(3))
-    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
-    refused(tmp_path / "b.npz", "not an .npz")
-
-
-def test_npz_cut_short(tmp_path):
-    np.savez_compressed(tmp_path / "a.npz", probs=probabilities().transpose(1, 2, 0))
-    whole = (tmp_path / "a.npz").read_bytes()
-    (tmp_path / "a.npz").write_bytes(whole[: len(whole) // 2])
-    refused(tmp_path / "a.npz", "not an .npz")
-
-
-def test_npz_with_changed_bytes(tmp_path):
-    np.savez_compressed(tmp_path / "a.npz", probs=probabilities().transpose(1, 2, 0))
-    data = bytearray((tmp_path / "a.npz").read_bytes())
-    data[150:170] = bytes(20)
-    (tmp_path / "a.npz").write_bytes(data)
-    refused(tmp_path / "a.npz", "cannot be read")
-
-
-def test_pickled_objects_are_never_loaded(tmp_path):
-    np.savez(tmp_path / "a.npz", probs=np.array([[[{}]]], dtype=object))
-    refused(tmp_path / "a.npz", "cannot be read")
-
-
-def test_words_are_no_probabilities(tmp_path):
-    np.savez(tmp_path / "a.npz", probs=np.full((4, 5, 3), "x"))
-    refused(tmp_path / "a.npz", "probabilities are numbers")
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -0.1])
-def test_values_that_are_no_probabilities(tmp_path, value):
-    data = probabilities().transpose(1, 2, 0).copy()
-    data[2, 3, 1] = value
-    np.savez(tmp_path / "a.npz", probs=data)
-    refused(tmp_path / "a.npz", "finite and not negative")
-
-
-def test_a_raster_that_is_none(tmp_path):
-    (tmp_path / "a.tif").write_text("text")
-    refused(tmp_path / "a.tif", "cannot be read as a raster")
-
-
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_a_raster_with_another_number_of_bands(tmp_path):
-    write_tiff(tmp_path / "a.tif", np.ones((4, 4, 5), "f4"))
-    refused(tmp_path / "a.tif", "4 classes", "3 classes")
 
 
 def test_nothing_is_written_when_a_map_does_not_fit(tmp_path):

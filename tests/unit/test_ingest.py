@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from defaults import CUBE
 from scipy.io import loadmat, savemat
 
 from special_steps.core import store
@@ -19,8 +20,8 @@ from special_steps.ingest import (
     masked_pixels,
     missing_values,
     outside_ranges,
-    scene_shape,
 )
+from special_steps.io.source import open_source
 
 NM = [450.0, 550.0, 650.0]
 DIMS = ("band", "y", "x")
@@ -34,7 +35,7 @@ def make(folder: Path, cube: np.ndarray, name: str = "scene.mat", **others: np.n
 
 def run_ingest(folder: Path, path, **options):
     """Ingest a file; its reflectance, mask and attributes."""
-    ingest(cube=path, out=folder / "cube.zarr", **options)
+    ingest(cube=path, out=folder / "cube.zarr", **CUBE | options)
     group = open_store(folder / "cube.zarr", reflectance=DIMS, nodata=("y", "x"))
     return group["reflectance"][:], group["nodata"][:], dict(group.attrs)
 
@@ -203,7 +204,7 @@ def test_no_wavelengths_are_never_guessed(tmp_path, cube):
         ([0.45, 0.55, 0.65], "no nanometres"),
         ([450, np.nan, 650], "no nanometres"),
         ({"first": 400}, r"\['first'\]"),
-        ({"variable": "wl"}, r"no variable 'wl'; it has 'cube' \(6, 5, 3\)"),
+        ({"variable": "wl"}, r"no variable 'wl'; the file has 'cube' \(6, 5, 3\)"),
     ],
 )
 def test_wrong_wavelengths(tmp_path, cube, option, message):
@@ -256,23 +257,18 @@ def test_command_line(tmp_path, cube):
             [*command, *arguments], capture_output=True, text=True, cwd=Path(__file__).parents[2]
         )
 
-    options = ["--wavelengths", json.dumps(NM), "--bad_ranges", "[[440, 460]]", "--axes", "null"]
+    unset = [f"--{k}={json.dumps(v)}" for k, v in (CUBE | {"wavelengths": NM}).items()]
+    options = [*unset, "--bad_ranges", "[[440, 460]]"]
     assert call("--cube", str(path), *options).returncode == 0
     group = open_store(tmp_path / "c.zarr")
     assert group.attrs["good_bands"] == [False, True, True]
     assert call("--cube", json.dumps([str(path)]), *options).returncode == 0  # a list of one
-    wrong = call("--cube", str(tmp_path / "no.mat"))
+    wrong = call("--cube", str(tmp_path / "no.mat"), *options)
     assert wrong.returncode == 1
     assert wrong.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path}/no.mat: no such")
 
 
 # --- real scenes ---
-
-
-def test_scene_shape_reads_the_header_only(tmp_path, cube):
-    path = make(tmp_path, cube)
-    assert scene_shape(path, wavelengths=None, scale=3) == (6, 5)
-    assert scene_shape(str(path), variable="cube", axes="x y band") == (5, 6)
 
 
 def test_samson_is_column_major(shared, tmp_path):
@@ -286,7 +282,7 @@ def test_samson_is_column_major(shared, tmp_path):
     expected = stored["Y"].reshape(156, 95, 95).transpose(0, 2, 1)
     np.testing.assert_array_equal(values, expected.astype(np.float32))
     assert attributes["wavelengths"][0] == 401 and attributes["wavelengths"][-1] == 889
-    assert not mask.any() and scene_shape(path, **settings) == (95, 95)
+    assert not mask.any() and open_source(path, **settings).shape == (156, 95, 95)
 
     def residual(pixels: np.ndarray) -> float:
         shares = stored["S_GT"].reshape(-1, 3)
@@ -321,7 +317,7 @@ def test_enmap_tile_and_mosaic(shared, tmp_path):
     assert one[good].min() > -0.1 and 0.2 < one[good].max() < 1.5
 
     whole, mask, attributes = run_ingest(tmp_path, tiles)
-    assert whole.shape == (224, 192, 160) == (224, *scene_shape(tiles))
+    assert whole.shape == (224, 192, 160) == open_source(tiles).shape
     assert (~mask).sum() == 18 * 32 * 32
     assert (
         attributes["transform"] == [30, 0, 364095, 0, -30, 5809965] and "32633" in attributes["crs"]
@@ -336,9 +332,8 @@ def test_gamsberg(shared, tmp_path):
     values, _, attributes = run_ingest(tmp_path, folder / "cubus_gamsberg_subset")
     stored = np.fromfile(folder / "cubus_gamsberg_subset", "<f4").reshape(189, 25, 10)
     np.testing.assert_array_equal(values, stored)
-    assert attributes["wavelengths"][0] == 426.820007 and scene_shape(
-        folder / "cubus_gamsberg_subset.hdr"
-    ) == (25, 10)
+    assert attributes["wavelengths"][0] == 426.820007
+    assert open_source(folder / "cubus_gamsberg_subset.hdr").shape == (189, 25, 10)
     # with the wavelengths only in the band names
     text = (folder / "cubus_gamsberg_subset.hdr").read_text()
     (tmp_path / "copy.hdr").write_text(text[: text.index("wavelength units")])

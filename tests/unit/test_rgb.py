@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from defaults import CUBE
 from stores import make_cube
 
 from special_steps.core.errors import UserError
@@ -174,10 +175,13 @@ def test_samson(tmp_path, shared):
     ingest(
         cube=scenes,
         out=tmp_path / "cube.zarr",
-        variable="Y",
-        axes="band (x y)",
-        shape={"x": 95, "y": 95},
-        wavelengths={"first": 401, "last": 889},
+        **CUBE
+        | {
+            "variable": "Y",
+            "axes": "band (x y)",
+            "shape": {"x": 95, "y": 95},
+            "wavelengths": {"first": 401, "last": 889},
+        },
     )
     image, mask = made(tmp_path, tmp_path / "cube.zarr", percentiles=[0.1, 99.9])
     assert image.shape == (3, 95, 95)

@@ -7,31 +7,12 @@ from tiny_clip import config_of, load, random_clip, random_state
 from torch.nn import functional as F
 
 from special_steps.core.errors import UserError
-from special_steps.text import TEMPLATES, embed, phrases_of, template_set, text
+from special_steps.text import TEMPLATES, embed, template_set, text
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     return random_clip(tmp_path_factory.mktemp("clip"))
-
-
-def test_phrases_are_names_then_synonyms():
-    classes = {"water": ["river", "lake", "Water", "river"], "trees": []}
-    assert phrases_of(classes) == (["water", "river", "lake", "trees"], [0, 0, 0, 1])
-
-
-@pytest.mark.parametrize(
-    ("classes", "message"),
-    [
-        ({}, "the list is empty"),
-        ({"water": [], "Water ": []}, "stands for both 'water' and 'Water '"),
-        ({"water": ["sea"], "lake": ["Sea"]}, "'Sea' stands for both 'water' and 'lake'"),
-        ({"water": [" "]}, "'water' has an empty phrase"),
-    ],
-)
-def test_wrong_classes(classes, message):
-    with pytest.raises(UserError, match=message):
-        phrases_of(classes)
 
 
 def test_template_sets(clip):

@@ -180,6 +180,24 @@ def test_the_real_steps_digest_all_of_the_package_that_they_load():
     assert loaded <= set(digest.closure("evaluate"))
 
 
+def test_steps_digest_no_libraries_that_they_do_not_use():
+    modules = {
+        step: {str(p.relative_to(PACKAGE)) for p in digest.closure(step)}
+        for step in ("demo", "evaluate", "fuse", "check_ground_truth")
+    }
+    steps = {p.name for p in PACKAGE.glob("*.py")} - {"__init__.py"}
+    for step, found in modules.items():
+        assert found & steps == {f"{step}.py"}, step
+    assert {p for p in modules["demo"] if p.startswith("io/")} == {
+        "io/__init__.py", "io/envi_header.py", "io/spectral_library.py"
+    }  # fmt: skip
+    for step in ("evaluate", "fuse", "check_ground_truth"):
+        assert {"io/source.py", "io/raster.py", "io/arrays.py"} <= modules[step]
+        assert not {"io/spectral_library.py", "simulated_scene/sensor.py"} & modules[step]
+    assert "io/pseudo_labels.py" not in modules["evaluate"]
+    assert "io/ground_truth.py" not in modules["fuse"]
+
+
 def test_every_rule_digests_the_module_that_it_runs():
     blocks = [
         block

@@ -263,10 +263,10 @@ CLASSES = "scenes.field.classes"
     ("classes", "words"),
     [
         ([], ["the list is empty"]),
-        (["water", "trees", "Water "], ["'Water ' stands twice", "'water'"]),
-        (["bare  soil", "bare soil"], ["stands twice"]),
-        (["water", {"trees": ["water"]}], ["'water' stands twice", "'water' and 'trees'"]),
-        ([{"trees": ["wood", "wood"]}], ["'wood' stands twice"]),
+        (["water", "trees", "Water "], ["'Water ' appears twice", "'water'"]),
+        (["bare  soil", "bare soil"], ["appears twice"]),
+        (["water", {"trees": ["water"]}], ["'water' appears twice", "'water' and 'trees'"]),
+        ([{"trees": ["wood", "wood"]}], ["'wood' appears twice"]),
         (["  "], ["blank"]),
         ([{"trees": [" "]}], ["blank"]),
         ([""], ["a class name"]),
@@ -294,7 +294,10 @@ def test_one_class_is_enough():
         ({}, ["ground_truth", "'path' is a required property"]),
         ({"path": "x"}, ["say which label each class has"]),
         ({"path": "x", "labels": {"watr": 1}}, ["'watr' is not a class", "did you mean 'water'?"]),
-        ({"path": "x", "labels": {"roof": 1}}, ["'roof'", "classes: water, trees, bare soil"]),
+        (
+            {"path": "x", "labels": {"roof": 1}},
+            ["'roof'", "classes: 'water', 'trees', 'bare soil'"],
+        ),
         ({"path": "x", "labels": {"forest": 1}}, ["'forest' is not a class"]),
         (
             {"path": "x", "labels": {"water": 3, "trees": 3}},
