@@ -15,6 +15,7 @@ from jsonschema.validators import extend
 from special_steps.core.errors import UserError
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+UPSAMPLING_ALIASES = {"guided": "joint_bilateral"}
 
 
 def schema() -> dict[str, Any]:
@@ -25,7 +26,8 @@ def schema() -> dict[str, Any]:
 def load(config: dict[str, Any]) -> dict[str, Any]:
     """Check `config`, fill in defaults, and give each run the settings that it does not override.
 
-    Scenes' classes become mappings from name to synonyms. Raises UserError naming the setting and the fix.
+    Scenes' classes become mappings from name to synonyms, aliases of values what they stand for. Raises UserError
+    naming the setting and the fix.
     """
     rules = schema()
     config = json.loads(
@@ -43,6 +45,7 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
         scene["classes"] = _classes(scene["classes"], f"scenes.{name}.classes")
         _check_labels(scene, f"scenes.{name}.ground_truth.labels")
     for name, clip in config["clips"].items():
+        clip["upsampling"] = UPSAMPLING_ALIASES.get(clip["upsampling"], clip["upsampling"])
         _check_clip(clip, f"clips.{name}")
     _check_stretch(config["rgb"], "rgb")
     _check_stretch(config["features"], "features")
@@ -52,6 +55,15 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             bundled = config["clips"][run["clip"]]["model"] == "bundled"
             run["scales"] = _bundled_scales() if bundled else [1, 2]
     return config
+
+
+def default_of(name: str) -> Any:
+    """The default of a setting, by its name in the table, such as `clips.NAME.window`."""
+    root = rule = schema()
+    for part in name.split("."):
+        rule = rule["additionalProperties"] if part == "NAME" else rule["properties"][part]
+        rule = _resolve(rule, root)
+    return rule["default"]
 
 
 def _bundled_scales() -> list[int | float]:
@@ -187,7 +199,7 @@ def _check_clip(clip: dict[str, Any], where: str) -> None:
     if clip["upsampling"] == "jbu" and not clip["jbu_weights"]:
         raise UserError(
             f"config: {where}.jbu_weights: upsampling 'jbu' is learned; give the path of its"
-            " checkpoint, or take 'guided', which needs none"
+            " checkpoint, or take 'joint_bilateral', which needs none"
         )
     if clip["stride"] > clip["window"]:
         raise UserError(
@@ -221,7 +233,10 @@ def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
 def page() -> str:
     """The page of settings, workflow/docs/SETTINGS.md: a Markdown table of name, default, meaning."""
     lines = ["# Settings", ""]
-    lines += ["`python -m special_steps.core.settings` makes this page from the config's schema.", ""]
+    lines += [
+        "`python -m special_steps.core.settings` makes this page from the config's schema.",
+        "",
+    ]
     lines += ["| setting | default | meaning |", "| --- | --- | --- |"]
     for name, default, meaning in _rows(schema(), ""):
         lines.append(f"| `{name}` | {default} | {meaning} |")
