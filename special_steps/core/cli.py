@@ -1,11 +1,12 @@
 """The command line around a step: options and help come from the step function's own signature."""
 
+import inspect
 import logging
 import sys
 import time
 from collections.abc import Callable
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser, Unset, set_parsing_settings
 
 from special_steps.core.errors import UserError
 
@@ -15,15 +16,22 @@ log = logging.getLogger("special")
 def run(step: Callable[..., None]) -> None:
     """Call `step` with the options of the command line; a UserError becomes one line and exit code 1.
 
-    Other exceptions keep their traceback: they are bugs, and the rule's log is where to find them.
+    An argument without a default has to be given, also one that may be null. Other exceptions keep their traceback:
+    they are bugs, and the rule's log is where to find them.
     """
     start = time.perf_counter()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    set_parsing_settings(unset_sentinel=True)  # so that null is a value, not the lack of one
+    parser = ArgumentParser(description=(inspect.getdoc(step) or "").partition("\n")[0])
+    parser.add_function_arguments(step, as_group=False)
+    options = parser.parse_args()
+    missing = [f"--{name}" for name, value in vars(options).items() if value is Unset]
+    if missing:
+        parser.error(f"give {', '.join(missing)}; null where there is none")
     try:
-        auto_cli(step, as_positional=False)
+        step(**parser.instantiate(options))
     except UserError as error:
-        print(
-            "error:", " ".join(str(error).split()), file=sys.stderr
-        )  # one line, whatever it quotes
+        line = " ".join(str(error).split())  # whatever it quotes
+        print("error:", line, file=sys.stderr)
         sys.exit(1)
     log.info("done in %.1f s", time.perf_counter() - start)

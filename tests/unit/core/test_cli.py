@@ -17,7 +17,7 @@ from pathlib import Path
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 
-def step(*, out: Path, how: str, numbers: list[float] | None = None, table: dict[str, int] | None = None) -> None:
+def step(*, out: Path, how: str, numbers: list[float] | str | None, table: dict[str, int] | None) -> None:
     \"\"\"Do one thing well.
 
     Args:
@@ -35,6 +35,9 @@ if __name__ == "__main__":
 """
 
 
+NONE = ("--numbers", "null", "--table", "null")
+
+
 def call(*words: object, module: bool = False) -> subprocess.CompletedProcess:
     start = [sys.executable, *(["-m"] if module else []), *map(str, words)]
     return subprocess.run(start, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, text=True,
@@ -48,14 +51,14 @@ def step(tmp_path) -> Path:
 
 
 def test_a_users_mistake_is_one_line_and_code_1(step, tmp_path):
-    done = call(step, "--out", tmp_path / "o", "--how", "user")
+    done = call(step, "--out", tmp_path / "o", "--how", "user", *NONE)
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path}/o: the value is 3, but it must be 4; mend it\n"
     assert done.stdout == ""
 
 
 def test_a_bug_keeps_its_traceback(step, tmp_path):
-    done = call(step, "--out", tmp_path / "o", "--how", "bug")
+    done = call(step, "--out", tmp_path / "o", "--how", "bug", *NONE)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert 'raise ZeroDivisionError("a bug")' in done.stderr
@@ -69,8 +72,20 @@ def test_lists_and_mappings_come_as_json(step, tmp_path):
     assert (tmp_path / "o").read_text() == "([1.0, 2.5], {'bare soil': 1})"
 
 
+def test_null_is_a_value_and_has_to_be_given(step, tmp_path):
+    words = ["--out", tmp_path / "o", "--how", "well"]
+    done = call(step, *words, *NONE)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o").read_text() == "(None, None)"
+    for missing in ("--numbers", "--table"):
+        given = NONE[2:] if missing == "--numbers" else NONE[:2]
+        done = call(step, *words, *given)
+        assert done.returncode == 2
+        assert missing.strip("-") in done.stderr
+
+
 def test_an_unknown_option_is_refused(step, tmp_path):
-    done = call(step, "--out", tmp_path / "o", "--how", "well", "--hwo", "x")
+    done = call(step, "--out", tmp_path / "o", "--how", "well", *NONE, "--hwo", "x")
     assert done.returncode == 2
     assert "hwo" in done.stderr
     assert not (tmp_path / "o").exists()
