@@ -16,6 +16,7 @@ from special_steps.core.classes import classes_by_label, read_classes
 from special_steps.core.errors import UserError
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+UPSAMPLING_ALIASES = {"guided": "joint_bilateral"}
 
 
 def schema() -> dict[str, Any]:
@@ -26,7 +27,8 @@ def schema() -> dict[str, Any]:
 def load(config: dict[str, Any]) -> dict[str, Any]:
     """Check `config`, fill in defaults, and give each run the settings that it does not override.
 
-    Scenes' classes become mappings from name to synonyms. Raises UserError naming the setting and the fix.
+    Scenes' classes become mappings from name to synonyms, aliases of values what they stand for. Raises UserError
+    naming the setting and the fix.
     """
     rules = schema()
     config = json.loads(
@@ -46,6 +48,7 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             where = f"config: scenes.{name}.ground_truth.labels"
             classes_by_label(truth["labels"], list(scene["classes"]), truth["unlabelled"], where)
     for name, clip in config["clips"].items():
+        clip["upsampling"] = UPSAMPLING_ALIASES.get(clip["upsampling"], clip["upsampling"])
         _check_clip(clip, f"clips.{name}")
     _check_stretch(config["rgb"], "rgb")
     _check_stretch(config["features"], "features")
@@ -55,6 +58,15 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             bundled = config["clips"][run["clip"]]["model"] == "bundled"
             run["scales"] = _bundled_scales() if bundled else [1, 2]
     return config
+
+
+def default_of(name: str) -> Any:
+    """The default of a setting, by its name in the table, such as `clips.NAME.window`."""
+    root = rule = schema()
+    for part in name.split("."):
+        rule = rule["additionalProperties"] if part == "NAME" else rule["properties"][part]
+        rule = _resolve(rule, root)
+    return rule["default"]
 
 
 def _bundled_scales() -> list[int | float]:
@@ -147,7 +159,7 @@ def _check_clip(clip: dict[str, Any], where: str) -> None:
     if clip["upsampling"] == "jbu" and not clip["jbu_weights"]:
         raise UserError(
             f"config: {where}.jbu_weights: upsampling 'jbu' is learned; give the path of its"
-            " checkpoint, or take 'guided', which needs none"
+            " checkpoint, or take 'joint_bilateral', which needs none"
         )
     if clip["stride"] > clip["window"]:
         raise UserError(

@@ -21,4 +21,4 @@ def write_tensors(
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(path) as file:
-        file.write_bytes(save(plain, dict(metadata or {})))
+        file.write_bytes(save(plain, dict(metadata) if metadata else None))

@@ -29,15 +29,22 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from special_steps.clip.encoder import make_encoder, window_starts
+from special_steps.clip.encoder import make_encoder
 from special_steps.clip.model import Clip, load_clip
+from special_steps.clip.prompts import Phrases, write_phrases
 from special_steps.clip.upsample import make_upsampler
-from special_steps.clip_scale import Phrases, scale_probabilities
-from special_steps.core.settings import _bundled_scales
+from special_steps.clip.windows import window_starts
+from special_steps.clip_scale import scale_probabilities
+from special_steps.core.settings import _bundled_scales, default_of
 from special_steps.core.store import new_store, write_array
 from special_steps.kernels import build as native
 
-CLASSES, BATCH, WINDOW, STRIDE = 8, 8, 224, 112
+CLASSES, BATCH = 8, 8
+WINDOW, STRIDE, GLOBAL_BIAS, ATTENTION, PRECISION = (
+    default_of(f"clips.NAME.{name}")
+    for name in ("window", "stride", "global_bias", "attention", "precision")
+)
+UPSAMPLING = ("bilinear", "joint_bilateral", "jbu")
 MODELS = ("ViT-B/16", "bundled")
 SCENE = (610, 340)  # Pavia University
 
@@ -46,7 +53,7 @@ def random_vit() -> Clip:
     """ViT-B/16 as OpenAI's, untrained."""
     torch.manual_seed(0)
     model = open_clip.create_model("ViT-B-16-quickgelu").eval().requires_grad_(False)
-    bundled = load_clip()
+    bundled = load_clip("bundled", None)
     return bundled._replace(model=model.to(bundled.device), name="ViT-B-16-quickgelu")
 
 
@@ -78,13 +85,13 @@ def seconds(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
 
 def step(clip: Clip, upsampling: str, size: tuple[int, int]) -> Callable[[], object]:
     """The whole step at scale 2 on a random picture: resizing, windows, upsampling, classes."""
-    encoder = make_encoder(clip)
+    encoder = make_encoder(clip, ATTENTION, PRECISION)
     rng = np.random.default_rng(0)
     picture = rng.random((3, *size), np.float32)
     text = rng.standard_normal((CLASSES, encoder.dim)).astype(np.float32)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
     names = [str(i) for i in range(CLASSES)]
-    phrases = Phrases(text, np.arange(CLASSES), names, clip.name)
+    phrases = Phrases(text, np.arange(CLASSES), names, names, clip.name)
     state = random_jbu(encoder.dim) if upsampling == "jbu" else None
     rows = partial(
         scale_probabilities,
@@ -99,7 +106,7 @@ def step(clip: Clip, upsampling: str, size: tuple[int, int]) -> Callable[[], obj
         logit_scale=50,
         window=WINDOW,
         stride=STRIDE,
-        global_bias=-0.3,
+        global_bias=GLOBAL_BIAS,
     )
     return lambda: list(rows())
 
@@ -110,17 +117,21 @@ def peak(folder: Path, size: tuple[int, int], upsampling: str) -> int:
     with new_store(folder / "rgb.zarr", step="rgb", settings={}, inputs=[]) as group:
         write_array(group, "rgb", rng.random((3, *size), np.float32), ("band", "y", "x"))
         write_array(group, "nodata", np.zeros(size, bool), ("y", "x"))
-    dim = make_encoder(load_clip()).dim
+    dim = make_encoder(load_clip("bundled", None), ATTENTION, PRECISION).dim
     text = np.linalg.qr(rng.standard_normal((dim, CLASSES)))[0].T.astype(np.float32)
     names = [str(i) for i in range(CLASSES)]
-    np.savez(
-        folder / "text.npz",
-        embeddings=text, class_index=np.arange(CLASSES), class_names=names, clip="bundled",
-    )  # fmt: skip
+    phrases = Phrases(text, np.arange(CLASSES), names, names, "bundled")
+    write_phrases(folder / "text.npz", phrases)
     save_file(random_jbu(dim), folder / "jbu.safetensors")
-    words = [sys.executable, "-m", "special_steps.clip_scale", "--out", folder / "scale.zarr"]
-    words += ["--rgb", folder / "rgb.zarr", "--text", folder / "text.npz"]
-    words += ["--upsampling", upsampling, "--jbu_weights", folder / "jbu.safetensors"]
+    options = {
+        "rgb": folder / "rgb.zarr", "text": folder / "text.npz", "out": folder / "scale.zarr",
+        "scale": 1, "model": "bundled", "weights": "null", "attention": ATTENTION,
+        "window": WINDOW, "stride": STRIDE, "upsampling": upsampling,
+        "jbu_weights": folder / "jbu.safetensors", "global_bias": GLOBAL_BIAS,
+        "logit_scale": "null", "precision": PRECISION,
+    }  # fmt: skip
+    words = [sys.executable, "-m", "special_steps.clip_scale"]
+    words += [f"--{name}={value}" for name, value in options.items()]
     child = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
@@ -131,7 +142,7 @@ def peak(folder: Path, size: tuple[int, int], upsampling: str) -> int:
 
 def compare_memory() -> None:
     """Print the peaks of memory of both scenes and their ratio."""
-    for upsampling in ("bilinear", "guided", "jbu"):
+    for upsampling in UPSAMPLING:
         peaks = []
         for times in (1, 8):
             with tempfile.TemporaryDirectory() as name:
@@ -157,25 +168,25 @@ def main() -> None:
         return
     # Two rows of eight windows of the enlarged picture.
     size = ((WINDOW + STRIDE) // 2, (WINDOW + 7 * STRIDE) // 2)
-    make = {"ViT-B/16": random_vit, "bundled": load_clip}
+    make = {"ViT-B/16": random_vit, "bundled": lambda: load_clip("bundled", None)}
     clips = {name: make[name]() for name in options.models}
     device = clips[options.models[0]].device
     images = torch.rand(BATCH, 3, WINDOW, WINDOW, device=device)
     work: dict[str, Callable[[], object]] = {}
     for name, clip in clips.items():
-        encoder = make_encoder(clip)
+        encoder = make_encoder(clip, ATTENTION, PRECISION)
         forward = clip.model.encode_image if name == "ViT-B/16" else encoder.features
         work[f"{name}, forward"] = lambda forward=forward: [forward(images) for _ in "12"]
-        for upsampling in ("bilinear", "guided", "jbu"):
+        for upsampling in UPSAMPLING:
             work[f"{name}, {upsampling}"] = step(clip, upsampling, size)
     found = seconds(work, options.rounds)
     print(f"{device}, {torch.get_num_threads()} threads; a window of {WINDOW} px, median:")
     for name, time_ in found.items():
         floor = found[name.split(",")[0] + ", forward"]
-        print(f"  {name:22s} {1000 * time_ / 16:8.1f} ms   {time_ / floor:5.2f} x its forward pass")
+        print(f"  {name:26s} {1000 * time_ / 16:8.1f} ms   {time_ / floor:5.2f} x its forward pass")
     if len(clips) < 2:
         return
-    for what in ("forward", "guided"):
+    for what in ("forward", "joint_bilateral"):
         ratio = found[f"bundled, {what}"] / found[f"ViT-B/16, {what}"]
         print(f"bundled / ViT-B/16, {what}: {ratio:.3f}")
     for scales in ([1, 2], _bundled_scales()):
@@ -184,7 +195,7 @@ def main() -> None:
             for s in scales
         )
         times = ", ".join(
-            f"{name} {windows / 16 * found[f'{name}, guided']:.0f} s" for name in clips
+            f"{name} {windows / 16 * found[f'{name}, joint_bilateral']:.0f} s" for name in clips
         )
         print(f"a scene of {SCENE[0]} x {SCENE[1]} at scales {scales}: {windows} windows, {times}")
 

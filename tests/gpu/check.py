@@ -133,12 +133,14 @@ def dense_parity(figures: Figures) -> None:
     """Cosines of dense CLIP: ViT-B/16 with random weights and the bundled model; fp32, bf16, fp16."""
     import open_clip
 
-    from special_steps.clip.encoder import make_encoder, window_cosines
+    from special_steps.clip.encoder import make_encoder
     from special_steps.clip.model import load_clip
     from special_steps.clip.upsample import make_upsampler
+    from special_steps.clip.windows import window_cosines
+    from special_steps.core.settings import default_of
 
     torch.manual_seed(0)
-    bundled = load_clip()
+    bundled = load_clip("bundled", None)
     vit = open_clip.create_model("ViT-B-16-quickgelu").eval().requires_grad_(False)
     models = {
         "bundled": bundled,
@@ -154,14 +156,18 @@ def dense_parity(figures: Figures) -> None:
         ):
             device = torch.device(where)
             moved = clip._replace(model=clip.model.to(device), device=device)
-            encoder = make_encoder(moved, precision=precision)
+            encoder = make_encoder(moved, default_of("clips.NAME.attention"), precision)
             generator = torch.Generator().manual_seed(1)
             images = torch.randn(4, 3, 224, 224, generator=generator).to(device)
             text = torch.nn.functional.normalize(
                 torch.randn(CLASSES, encoder.dim, generator=generator), dim=1
             )
-            upsampler = make_upsampler("guided", clip.mean, clip.std)
-            found[where, precision] = window_cosines(images, encoder, text.to(device), upsampler)
+            method = default_of("clips.NAME.upsampling")
+            upsampler = make_upsampler(method, clip.mean, clip.std, None)
+            bias = default_of("clips.NAME.global_bias")
+            found[where, precision] = window_cosines(
+                images, encoder, text.to(device), upsampler, bias
+            )
         wanted = found.pop(("cpu", "fp32"))
         for (_, precision), cosines in found.items():
             low = precision != "fp32"

@@ -8,6 +8,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
+from special_steps.clip.checkpoint import read_state
 from special_steps.clip.model import Clip, load_clip
 
 torch.set_num_threads(1)  # tiny work: more threads only wait for each other
@@ -33,6 +34,12 @@ def load(config: dict, state: dict[str, torch.Tensor], folder: Path) -> Clip:
     (folder / "config.json").write_text(json.dumps(config))
     save_file(state, folder / "weights.safetensors")
     return load_clip(str(folder / "config.json"), str(folder / "weights.safetensors"))
+
+
+def same_weights(clip: Clip, path: Path) -> bool:
+    """Whether a model has the weights of a checkpoint."""
+    found = clip.model.state_dict()
+    return all(torch.equal(found[k], v) for k, v in read_state(path).items())
 
 
 def config_of(**vision) -> dict:

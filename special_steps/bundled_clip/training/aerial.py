@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from special_steps.core.atomic import atomic_write
+
 log = logging.getLogger("bundled_clip")
 
 SIDE = 160  # px; every image is kept at this size
@@ -140,11 +142,12 @@ def load(source: Path, cache: Path | None = None) -> Aerial:
             )
         with tarfile.open(path) as tar:
             for member in tar:
-                if not member.isfile():
+                stream = tar.extractfile(member)
+                if stream is None:  # a folder
                     continue
                 scenes.append(SCENE_NAMES.index(member.name.rsplit("/", 1)[0]))
                 held_out.append(is_held_out(member.name))
-                with Image.open(io.BytesIO(tar.extractfile(member).read())) as image:
+                with Image.open(io.BytesIO(stream.read())) as image:
                     small = image.convert("RGB").resize(
                         (SIDE, SIDE),
                         Image.Resampling.BOX if image.width > SIDE else Image.Resampling.BICUBIC,
@@ -153,7 +156,10 @@ def load(source: Path, cache: Path | None = None) -> Aerial:
     data = Aerial(np.stack(arrays), np.array(scenes), np.array(held_out))
     log.info("aerial: %d images, %d held out", len(arrays), int(data.held_out.sum()))
     if cache is not None:
-        np.save(cache / "labels.npy", np.stack([data.scenes, data.held_out]))
-        np.save(cache / "images.partial.npy", data.images)
-        (cache / "images.partial.npy").rename(cache / "images.npy")
+        for name, array in (
+            ("labels.npy", np.stack([data.scenes, data.held_out])),
+            ("images.npy", data.images),  # last: it says that the cache is whole
+        ):
+            with atomic_write(cache / name) as file:
+                np.save(file, array)
     return data

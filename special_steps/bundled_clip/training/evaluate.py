@@ -23,6 +23,7 @@ import open_clip
 import torch
 import torch.nn.functional as F
 import yaml
+from timm.models import EfficientNet
 from torch import Tensor
 
 from special_steps.bundled_clip.training import model as bundled
@@ -43,7 +44,7 @@ from special_steps.bundled_clip.training.mosaics import (
     put_objects,
 )
 from special_steps.bundled_clip.training.parts import find_parts
-from special_steps.bundled_clip.training.phrases import TEMPLATES, held_out, nouns
+from special_steps.bundled_clip.training.phrases import held_out, nouns
 from special_steps.bundled_clip.training.text_tower import embed
 from special_steps.bundled_clip.training.words import (
     EVALUATION_WORDS,
@@ -51,8 +52,14 @@ from special_steps.bundled_clip.training.words import (
     embed_words,
     scene_group,
 )
-from special_steps.clip.encoder import Encoder, window_cosines
-from special_steps.clip.upsample import guided
+from special_steps.clip.encoder import Encoder
+from special_steps.clip.model import BUNDLED
+from special_steps.clip.prompts import AERIAL
+from special_steps.clip.upsample import joint_bilateral
+from special_steps.clip.windows import window_cosines
+from special_steps.core.settings import default_of
+
+GLOBAL_BIAS = default_of("clips.NAME.global_bias")
 
 # Plain names as a user would give them, one for each part that simulated scenes may hold.
 PLAIN_NAMES = {
@@ -73,8 +80,8 @@ def class_vectors(
     model: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer, names: Sequence[str]
 ) -> Tensor:
     """Template-averaged text embedding (K, 384) of each class name, unit length."""
-    vectors = embed(model, tokenizer, [t.format(n) for n in names for t in TEMPLATES])
-    return F.normalize(vectors.view(len(names), len(TEMPLATES), -1).mean(1), dim=-1)
+    vectors = embed(model, tokenizer, [t.format(n) for n in names for t in AERIAL])
+    return F.normalize(vectors.view(len(names), len(AERIAL), -1).mean(1), dim=-1)
 
 
 @torch.inference_mode()
@@ -132,7 +139,7 @@ def simulated_scene(
 @torch.inference_mode()
 def dense_probabilities(
     model: open_clip.CLIP,
-    trunk: torch.nn.Module,
+    trunk: EfficientNet,
     image: Tensor,
     text: Tensor,
     scale: float,
@@ -146,12 +153,12 @@ def dense_probabilities(
     x = F.pad(x, (0, right, 0, down), "reflect")
 
     def features(images: Tensor) -> tuple[Tensor, Tensor]:
-        cells = dense_features(trunk, model.visual.head, images)
-        return cells, cells.mean((2, 3))
+        patch_features = dense_features(trunk, model.visual.head, images)
+        return patch_features, patch_features.mean((2, 3))
 
     encoder = Encoder(features, STRIDE, text.shape[1], image.device)
-    cosine = window_cosines(x, encoder, text, guided)[:, :, : shape[0], : shape[1]]
-    p = (cosine * model.logit_scale.exp()).softmax(1)
+    cosine = window_cosines(x, encoder, text, joint_bilateral, GLOBAL_BIAS)
+    p = (cosine[:, :, : shape[0], : shape[1]] * model.logit_scale.exp()).softmax(1)
     return F.interpolate(p, (height, width), mode="bilinear")[0]
 
 
@@ -181,7 +188,7 @@ def simulated_accuracy(
             for scale in {s for scales in choices for s in scales}
         }
         for j, scales in enumerate(choices):
-            best = sum(p[s] for s in scales).argmax(0).numpy()
+            best = sum((p[s] for s in scales), torch.zeros(())).argmax(0).numpy()
             scores[j, i] = (present[best] == truth).mean()
     return [(float(s.mean()), float(s.std(ddof=1) / count**0.5)) for s in scores]
 
@@ -222,9 +229,9 @@ def scene_report(config: Path, data: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path("results", name, "hsi", "pseudo.metrics.json") for name in scenes}
         subprocess.run(
-            ["snakemake", "--quiet", "-s", root / "workflow" / "Snakefile", "--cores", "all"]
+            ["snakemake", "--quiet", "-s", str(root / "workflow" / "Snakefile"), "--cores", "all"]
             + [str(file) for file in files.values()]
-            + ["--configfile", config.resolve(), "--config", f"data={data.resolve()}"],
+            + ["--configfile", str(config.resolve()), "--config", f"data={data.resolve()}"],
             cwd=folder,
             check=True,
         )
@@ -245,16 +252,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--aerial", type=Path, required=True, help="folder of the image archives")
     parser.add_argument("--cache", type=Path, required=True, help="folder training worked in")
-    parser.add_argument(
-        "--weights", type=Path, default=bundled.FOLDER, help="folder of the weights"
-    )
+    parser.add_argument("--weights", type=Path, default=BUNDLED, help="folder of the weights")
     parser.add_argument("--phrases", type=Path, help="class phrases, one a line")
     parser.add_argument("--scenes", type=Path, nargs="*", default=[], help="workflow configs")
     parser.add_argument("--data", type=Path, default=Path(), help="folder of their scenes")
     options = parser.parse_args()
-    if options.scenes and options.weights.resolve() != bundled.FOLDER.resolve():
+    if options.scenes and options.weights.resolve() != BUNDLED.resolve():
         parser.error(
-            f"--scenes measures the installed weights, in {bundled.FOLDER}: "
+            f"--scenes measures the installed weights, in {BUNDLED}: "
             f"copy those of {options.weights} there first, or leave --weights out"
         )
     model, tokenizer = bundled.load(options.weights)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import open_clip
@@ -19,7 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from timm.models import EfficientNet
 from torch import Tensor, nn
 
 from special_steps.bundled_clip.training.mosaics import Bank, draw_sample
@@ -31,7 +32,8 @@ from special_steps.bundled_clip.training.words import (
     scene_group,
     split_words,
 )
-from special_steps.clip.upsample import guided
+from special_steps.clip.upsample import joint_bilateral
+from special_steps.core.tensors import write_tensors
 from special_steps.kernels.build import keep_memory
 
 log = logging.getLogger("bundled_clip")
@@ -45,7 +47,7 @@ SCALE = 25.0  # logits = SCALE * cosine while training; the shipped value is fit
 TRUNK_RATE, HEAD_RATE = 4e-4, 1.2e-3
 SCENE_WEIGHT, PULL_WEIGHT = 0.4, 0.5
 # The last part of the time trains the weights as they are used: on windows of 224 px, at every cell
-# of the dense map, with norms by their averages, and by the pixels that upsample.guided makes.
+# of the dense map, with norms by their averages, and by the pixels that upsample.joint_bilateral makes.
 FINISH = 5 / 7
 
 
@@ -65,12 +67,12 @@ FIRST, LAST = Shape(16, 128, STRIDE), Shape(5, 224, 4)
 class Batch:
     """B samples with their candidate names (P parts, G scene words, D = 384).
 
-    image (B, 3, S, S), cells (B, P, S/L, S/L) of L px, text (B, P, D), open (B, P), column (B, P),
+    image (B, 3, S, S), fractions (B, P, S/L, S/L) of the area of L px, text (B, P, D), open (B, P), column (B, P),
     scene (B,) index of the scene word or -1, scene_text (B, G, D).
     """
 
     image: Tensor
-    cells: Tensor
+    fractions: Tensor
     text: Tensor
     open: Tensor
     column: Tensor
@@ -87,24 +89,24 @@ def make_batch(
     rows = []
     for _ in range(shape.samples):
         sample = draw_sample(bank, rng, shape.size, shape.label)
-        present = sample.cells.amax((1, 2)).numpy() > 0.3
+        present = sample.fractions.amax((1, 2)).numpy() > 0.3
         c = draw_candidates(present, words, rng)
         scene = torch.tensor(groups[sample.scene] if sample.scene >= 0 else -1)
         text = words.draw([rng.choice(n) for n in names], rng)
-        rows.append((sample.image, sample.cells, c.text, c.open, c.column, scene, text))
+        rows.append((sample.image, sample.fractions, c.text, c.open, c.column, scene, text))
     return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
-def dense_trunk(trunk: nn.Module) -> nn.Module:
+def dense_trunk(trunk: nn.Module) -> EfficientNet:
     """The trunk at stride 16: the same parameters, last stage dilated, norms by their averages."""
-    dense = timm.create_model(TRUNK, num_classes=0, output_stride=STRIDE)
+    dense = cast(EfficientNet, timm.create_model(TRUNK, num_classes=0, output_stride=STRIDE))
     dense.to(memory_format=torch.channels_last).eval()
     for into, module in zip(dense.modules(), trunk.modules(), strict=True):
         into._parameters, into._buffers = module._parameters, module._buffers
     return dense
 
 
-def dense_features(trunk: nn.Module, head: nn.Module, image: Tensor) -> Tensor:
+def dense_features(trunk: EfficientNet, head: nn.Module, image: Tensor) -> Tensor:
     """Projected features (B, D, h, w), not normalised, of images (B, 3, H, W) in [0, 1]."""
     x = ((image - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
     features = trunk.forward_features(x)
@@ -112,12 +114,12 @@ def dense_features(trunk: nn.Module, head: nn.Module, image: Tensor) -> Tensor:
 
 
 def cosines(features: Tensor, batch: Batch) -> Tensor:
-    """Cosines (B, P, h, w) of cells with their names, of labels smaller than cells guided there."""
-    label = batch.image.shape[-1] // batch.cells.shape[-1]
+    """Cosines (B, P, h, w) with names, of cells, or of pixels where labels are smaller than cells."""
+    label = batch.image.shape[-1] // batch.fractions.shape[-1]
     if label == STRIDE:
         return torch.einsum("bdhw,bpd->bphw", F.normalize(features, dim=1), batch.text)
     each = zip(features, batch.text, F.avg_pool2d(batch.image, label), strict=True)
-    return torch.cat([guided(f[None], text, image[None]) for f, text, image in each])
+    return torch.cat([joint_bilateral(f[None], text, image[None]) for f, text, image in each])
 
 
 def losses(features: Tensor, batch: Batch, scale: float = SCALE) -> tuple[Tensor, ...]:
@@ -128,11 +130,11 @@ def losses(features: Tensor, batch: Batch, scale: float = SCALE) -> tuple[Tensor
     names close to them work too, which a contrast among a few names alone does not ask for.
     """
     cosine = cosines(features, batch)
-    every = batch.cells.shape[-1] // cosine.shape[-1]
-    cells = batch.cells[:, :, every - 1 :: every, every - 1 :: every]
+    every = batch.fractions.shape[-1] // cosine.shape[-1]
+    fractions = batch.fractions[:, :, every - 1 :: every, every - 1 :: every]
     logits = (cosine * scale).masked_fill(~batch.open[:, :, None, None], -1e4)
-    index = batch.column[:, :, None, None].expand_as(cells)
-    target = torch.zeros_like(cells).scatter_add_(1, index, cells)
+    index = batch.column[:, :, None, None].expand_as(fractions)
+    target = torch.zeros_like(fractions).scatter_add_(1, index, fractions)
     target = target * batch.open[:, :, None, None]
     weight = target.sum(1)
     cell = -(target * logits.log_softmax(1)).sum() / weight.sum().clamp(min=1)
@@ -158,24 +160,22 @@ def save_checkpoint(
     path: Path,
     live: dict[str, Tensor],
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     meta: dict[str, float],
 ) -> None:
-    """Everything a resumed run needs, written aside and renamed."""
+    """Write everything a resumed run needs."""
     tensors = {f"live.{k}": v for k, v in live.items()}
     tensors |= {f"average.{k}": v for k, v in average.items()}
-    for i, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{i}.{k}": v for k, v in state.items()}
-    partial = path.with_suffix(".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"meta": json.dumps(meta)})
-    partial.rename(path)
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+    write_tensors(path, tensors, {"meta": json.dumps(meta)})
 
 
 def load_checkpoint(
     path: Path,
     live: dict[str, Tensor],
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
 ) -> dict[str, float]:
     """Restore what save_checkpoint wrote into the tensors given; returns its meta."""
     moments: dict[int, dict[str, Tensor]] = {}
@@ -183,13 +183,13 @@ def load_checkpoint(
         meta = json.loads(stored.metadata()["meta"])
         for key in stored.keys():  # noqa: SIM118 (a file handle, not a dict)
             kind, rest = key.split(".", 1)
-            if kind == "optimiser":
+            if kind == "optimizer":
                 i, name = rest.split(".")
                 moments.setdefault(int(i), {})[name] = stored.get_tensor(key)
             else:
                 (live if kind == "live" else average)[rest].copy_(stored.get_tensor(key))
-    whole = optimiser.state_dict()
-    optimiser.load_state_dict({"state": moments, "param_groups": whole["param_groups"]})
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({"state": moments, "param_groups": whole["param_groups"]})
     return meta
 
 
@@ -251,7 +251,7 @@ def run_rank(
     trunk = imagenet_trunk(TRAIN_STRIDE).to(memory_format=torch.channels_last)
     head = copy.deepcopy(model.visual.head)  # the model itself only ever holds the average
     parameters = [*trunk.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [
             {"params": list(trunk.parameters()), "base": TRUNK_RATE},
             {"params": list(head.parameters()), "base": HEAD_RATE},
@@ -268,7 +268,7 @@ def run_rank(
     head.train()
     if path.exists():
         with torch.no_grad():
-            meta = load_checkpoint(path, live, average, optimiser)
+            meta = load_checkpoint(path, live, average, optimizer)
         used, step = meta["seconds"], int(meta["step"])
         if meta["finishing"]:
             shape, trunk = LAST, dense_trunk(trunk)
@@ -278,7 +278,7 @@ def run_rank(
 
     def save() -> None:
         meta = {"seconds": now, "step": step, "finishing": shape is LAST}
-        save_checkpoint(path, live, average, optimiser, meta)
+        save_checkpoint(path, live, average, optimizer, meta)
 
     while now < seconds:
         if shape is FIRST and now >= FINISH * seconds:
@@ -287,15 +287,15 @@ def run_rank(
                 for k, v in live.items():
                     dist.broadcast(v.copy_(average[k]), 0)  # each process has norms of its own
             trunk = dense_trunk(trunk)
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = group["base"] * min(1, (step + 1) / 100) * cosine_fall(now / seconds)
         batch = make_batch(bank, words, seed, step * processes + rank, shape)
         cell, pull, scene, hit, scene_hit = losses(dense_features(trunk, head, batch.image), batch)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (cell + PULL_WEIGHT * pull + SCENE_WEIGHT * scene).backward()
         now = average_gradients(parameters, time.process_time() - start)
         nn.utils.clip_grad_norm_(parameters, 5.0)
-        optimiser.step()
+        optimizer.step()
         step += 1
         with torch.no_grad():
             weight = 1 - min(0.995, step / (step + 20))
@@ -331,11 +331,13 @@ def average_gradients(parameters: list[nn.Parameter], now: float) -> float:
 
     All processes so see one time, take the same learning rate and stop at the same step.
     """
-    flat = torch.cat([torch.tensor([now]), *(p.grad.flatten() for p in parameters)])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([torch.tensor([now]), *(g.flatten() for g in gradients)])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for p, grad in zip(parameters, flat[1:].split([p.numel() for p in parameters]), strict=True):
-        p.grad.copy_(grad.view_as(p))
+    means = flat[1:].split([g.numel() for g in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
     return float(flat[0])
 
 

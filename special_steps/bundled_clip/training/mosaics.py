@@ -48,10 +48,10 @@ class Bank:
 
 @dataclass(frozen=True)
 class Sample:
-    """image (3, S, S) in [0, 1]; cells (part, S/16, S/16) area fractions; scene class or -1."""
+    """image (3, S, S) in [0, 1]; fractions (part, S/L, S/L) of the area of L px; scene class or -1."""
 
     image: Tensor
-    cells: Tensor
+    fractions: Tensor
     scene: int
 
 
@@ -119,7 +119,7 @@ def voronoi(size: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     across = np.exp(rng.uniform(np.log(5), np.log(45)))
     n = int(np.clip((size / across) ** 2, 2, 48))
     sites = rng.uniform(0, size, (n, 2)).astype(np.float32)
-    grid = np.stack(np.mgrid[:size, :size]).astype(np.float32)
+    grid = np.mgrid[:size, :size].astype(np.float32)
     grid += wobble(size, rng, rng.uniform(0, 0.35) * across)
     d = sum((grid[a][..., None] - sites[:, a]) ** 2 for a in (0, 1))
     return d.argmin(-1), n
@@ -127,7 +127,7 @@ def voronoi(size: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
 
 def line_mask(size: int, rng: np.random.Generator) -> np.ndarray:
     """A road- or river-like band (size, size) bool, 2 to 8 px wide, slightly winding."""
-    grid = np.stack(np.mgrid[:size, :size]).astype(np.float32)
+    grid = np.mgrid[:size, :size].astype(np.float32)
     grid += wobble(size, rng, rng.choice([0.0, size / 25, size / 10]))
     angle, shift = rng.uniform(0, np.pi), rng.uniform(-0.35, 0.35) * size
     distance = (grid[0] - size / 2) * np.cos(angle) + (grid[1] - size / 2) * np.sin(angle) - shift
@@ -268,8 +268,11 @@ def composite_look(image: np.ndarray, rng: np.random.Generator, strong: bool) ->
     return np.clip((x - low) / max(high - low, 1e-3), 0, 1).astype(np.float32)
 
 
-def draw_sample(bank: Bank, rng: np.random.Generator, size: int, stride: int = 16) -> Sample:
-    """One training sample of `size` px. A quarter are whole scenes, which also teach pooling."""
+def draw_sample(bank: Bank, rng: np.random.Generator, size: int, label_size: int) -> Sample:
+    """One training sample of `size` px, with a label for every `label_size` px.
+
+    A quarter are whole scenes, which also teach pooling.
+    """
     kind = rng.random()
     whole = kind < 0.25
     zoom = float(rng.choice([1, 1, 1.5, 2] if whole else [1, 1.5, 2, 2, 3, 4, 4]))
@@ -289,4 +292,4 @@ def draw_sample(bank: Bank, rng: np.random.Generator, size: int, stride: int = 1
     mode = "bilinear" if rng.random() < 0.5 else "bicubic"
     x = F.interpolate(x, (size, size), mode=mode).clamp(0, 1)[0]
     y = torch.from_numpy(np.ascontiguousarray(label)).permute(2, 0, 1)[None]
-    return Sample(x, F.adaptive_avg_pool2d(y, size // stride)[0], scene)
+    return Sample(x, F.adaptive_avg_pool2d(y, size // label_size)[0], scene)

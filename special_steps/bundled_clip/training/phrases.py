@@ -9,13 +9,8 @@ import zlib
 from itertools import product
 from random import Random
 
-# Short templates for views from above. The bare phrase comes first: it is what users type.
-TEMPLATES = (
-    "{}",
-    "an aerial photo of {}",
-    "a satellite image of {}",
-    "{} seen from above",
-)
+from special_steps.clip.prompts import AERIAL
+
 EXTRA_TEMPLATES = (
     "a photo of {}",
     "a {}",
@@ -129,15 +124,15 @@ def corpus(everyday_words: list[str], seed: int = 0) -> list[str]:
     """
     rng = Random(seed)
     base = nouns()
-    phrases = [t.format(n) for n in base for t in TEMPLATES + EXTRA_TEMPLATES]
+    phrases = [t.format(n) for n in base for t in AERIAL + EXTRA_TEMPLATES]
     qualified = [f"{a} {n}" for a, n in product(ADJECTIVES.split(), base)]
     phrases += rng.sample(qualified, min(12000, len(qualified)))
     phrases += [
-        rng.choice(TEMPLATES[1:] + EXTRA_TEMPLATES).format(q) for q in rng.sample(qualified, 4000)
+        rng.choice(AERIAL[1:] + EXTRA_TEMPLATES).format(q) for q in rng.sample(qualified, 4000)
     ]
     phrases += [f"{rng.choice(base)} {rng.choice(CONTEXTS)}" for _ in range(3000)]
     joints = (" and ", ", ", " or ", "/", " with ")
     phrases += [f"{rng.choice(base)}{rng.choice(joints)}{rng.choice(base)}" for _ in range(6000)]
     phrases += everyday_words
-    phrases += [rng.choice(TEMPLATES[1:]).format(w) for w in everyday_words[:4000]]
+    phrases += [rng.choice(AERIAL[1:]).format(w) for w in everyday_words[:4000]]
     return list(dict.fromkeys(phrases))

@@ -11,11 +11,13 @@ from pathlib import Path
 import open_clip
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from special_steps.bundled_clip.training.phrases import corpus, held_out, nouns
 from special_steps.bundled_clip.training.teacher import Teacher
+from special_steps.core.atomic import atomic_write
+from special_steps.core.tensors import write_tensors
 
 log = logging.getLogger("bundled_clip")
 
@@ -67,10 +69,10 @@ def prepare(folder: Path, tokenizer: open_clip.SimpleTokenizer, width: int, seed
     _, _, basis = torch.linalg.svd(centred, full_matrices=False)
     warm = centred @ basis[:width].T
     warm = warm * (0.02 / warm.std())
-    (folder / "phrases.txt").write_text("\n".join(phrases) + "\n", encoding="utf-8")
-    tensors = {"targets": targets.half().contiguous(), "warm": warm.contiguous()}
-    save_file(tensors, folder / "text_targets.partial")
-    (folder / "text_targets.partial").rename(folder / "text_targets.safetensors")
+    with atomic_write(folder / "phrases.txt") as file:
+        file.write_text("\n".join(phrases) + "\n", encoding="utf-8")
+    tensors = {"targets": targets.half(), "warm": warm}
+    write_tensors(folder / "text_targets.safetensors", tensors)
 
 
 def encode(model: open_clip.CLIP, tokens: Tensor) -> Tensor:
@@ -139,7 +141,7 @@ def train_text(
     )
     parameters = [p for n, p in model.named_parameters() if n.startswith(prefixes)]
     average = [p.detach().clone() for p in parameters]
-    optimiser = torch.optim.AdamW(parameters, rate, (0.9, 0.98), weight_decay=0.0, fused=True)
+    optimizer = torch.optim.AdamW(parameters, rate, (0.9, 0.98), weight_decay=0.0, fused=True)
     model.train()
     start, step, losses = time.monotonic(), 0, []
     while (done := (time.monotonic() - start) / seconds) < 1:
@@ -149,7 +151,7 @@ def train_text(
             chunks = order.split(batch)
             chunk_order = torch.randperm(len(chunks))
         rows = chunks[chunk_order[step % len(chunks)]]
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = rate * min(1, step / 100) * (0.5 + 0.5 * math.cos(math.pi * done))
         out, goal = encode(model, tokens[rows]), targets[rows]
         cosine = (out * goal).sum(-1).mean()
@@ -157,10 +159,10 @@ def train_text(
         loss = 1 - cosine + RELATION * relation
         if names:
             loss = loss + RANKING * ranking_loss(out, goal)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        optimizer.step()
         step += 1
         torch._foreach_lerp_(
             average, [p.detach() for p in parameters], 1 - min(0.998, step / (step + 20))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import open_clip
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from special_steps.bundled_clip.training import model as bundled
 from special_steps.bundled_clip.training import text_tower
@@ -27,6 +27,7 @@ from special_steps.bundled_clip.training.mosaics import make_bank
 from special_steps.bundled_clip.training.parts import find_parts
 from special_steps.bundled_clip.training.teacher import Teacher
 from special_steps.bundled_clip.training.words import embed_words
+from special_steps.core.tensors import write_tensors
 
 log = logging.getLogger("bundled_clip")
 TEXT_FILES = ("text.safetensors", "text_names.safetensors")
@@ -57,8 +58,7 @@ def train_text(
         text_tower.train_text(model, tokenizer, out, share * seconds, seed, names=names)
         state = model.state_dict()
         text = {k: v for k, v in state.items() if not k.startswith(("visual", "logit"))}
-        save_file({k: v.contiguous() for k, v in text.items()}, out / "text.partial")
-        (out / "text.partial").rename(out / name)
+        write_tensors(out / name, text)
 
 
 def export(model: open_clip.CLIP, out: Path) -> None:

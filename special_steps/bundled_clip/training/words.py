@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from special_steps.bundled_clip.training.aerial import PARTS, SCENE_NAMES
-from special_steps.bundled_clip.training.phrases import TEMPLATES
+from special_steps.clip.prompts import AERIAL
 
 PART_WORDS: dict[str, str] = {
     "water": "water, water, river, lake, sea, pond, open water, canal, stream, reservoir, ocean",
@@ -137,8 +137,8 @@ def embed_words(encoders: Sequence[Callable[[list[str]], Tensor]]) -> Words:
     words = all_words()
     variants = []
     for encode in encoders:
-        every = encode([t.format(w) for w in words for t in TEMPLATES])
-        every = every.view(len(words), len(TEMPLATES), -1)
+        every = encode([t.format(w) for w in words for t in AERIAL])
+        every = every.view(len(words), len(AERIAL), -1)
         variants += [every[:, 0], F.normalize(every.mean(1), dim=-1)]
     return Words({w: i for i, w in enumerate(words)}, torch.stack(variants, 1))
 

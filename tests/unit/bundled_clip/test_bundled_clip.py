@@ -1,7 +1,6 @@
 """The bundled CLIP: what ships, and the code that trained it."""
 
 import hashlib
-import inspect
 import json
 from pathlib import Path
 
@@ -12,15 +11,17 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
-from special_steps import clip_scale
 from special_steps.bundled_clip.training import aerial, image_tower, mosaics, parts, phrases, words
 from special_steps.bundled_clip.training import evaluate as evaluation
 from special_steps.bundled_clip.training import model as bundled
-from special_steps.clip import model as clip_model
-from special_steps.clip import upsample
 from special_steps.clip.encoder import make_encoder
+from special_steps.clip.model import BUNDLED, load_clip
+from special_steps.clip.prompts import Phrases
+from special_steps.clip.upsample import make_upsampler
+from special_steps.clip_scale import scale_probabilities
+from special_steps.core.settings import default_of
 
-WEIGHTS = bundled.FOLDER / "weights.safetensors"
+WEIGHTS = BUNDLED / "weights.safetensors"
 AERIAL = Path(__file__).parents[4] / "shared" / "data" / "aerial"
 LIST = Path(__file__).parents[2] / "data" / "class_phrases.txt"
 
@@ -39,7 +40,53 @@ def similarity(clip):
 def test_it_is_small_and_as_published():
     assert WEIGHTS.stat().st_size < 32e6
     digest = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
-    assert (bundled.FOLDER / "weights.sha256").read_text().split()[0] == digest
+    assert (BUNDLED / "weights.sha256").read_text().split()[0] == digest
+
+
+def test_saving_it_again_gives_the_same_file(clip, tmp_path):
+    bundled.save(clip[0], tmp_path)
+    assert (tmp_path / WEIGHTS.name).read_bytes() == WEIGHTS.read_bytes()
+    assert (tmp_path / "weights.sha256").read_text() == (BUNDLED / "weights.sha256").read_text()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_weight_too_large_for_float16_is_not_saved(tmp_path):
+    model, _ = bundled.build()
+    with torch.no_grad():
+        model.text_projection[0, 0] = 1e6
+    with pytest.raises(ValueError, match="float16"):
+        bundled.save(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_continues_from_its_checkpoint(tmp_path):
+    """Weights, their averages and the optimizer's moments, as they were."""
+
+    def fresh():
+        torch.manual_seed(0)
+        module = torch.nn.Linear(3, 2)
+        optimizer = torch.optim.AdamW(module.parameters(), 0.1)
+        average = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        return module, average, optimizer
+
+    def train(module, optimizer):
+        optimizer.zero_grad()
+        module(torch.ones(1, 3)).square().sum().backward()
+        optimizer.step()
+
+    module, average, optimizer = fresh()
+    train(module, optimizer)
+    average["weight"] += 1
+    meta, path = {"seconds": 2.0, "step": 1, "finishing": False}, tmp_path / "image.safetensors"
+    image_tower.save_checkpoint(path, module.state_dict(), average, optimizer, meta)
+    again, other, restored = fresh()
+    with torch.no_grad():
+        found = image_tower.load_checkpoint(path, again.state_dict(), other, restored)
+    assert found == meta
+    assert torch.equal(other["weight"], average["weight"])
+    train(module, optimizer)
+    train(again, restored)
+    assert torch.equal(again.weight, module.weight)
 
 
 def test_weights_are_finite_float16():
@@ -52,7 +99,7 @@ def test_weights_are_finite_float16():
 
 def test_it_loads_in_upstream_open_clip_by_its_registry(tmp_path):
     """A user can take the two files elsewhere: open_clip needs nothing of ours."""
-    config = json.loads((bundled.FOLDER / "model_config.json").read_text())
+    config = json.loads((BUNDLED / "model_config.json").read_text())
     (tmp_path / "special-bundled.json").write_text(json.dumps(config["model_cfg"]))
     open_clip.add_model_config(tmp_path / "special-bundled.json")
     preprocess = config["preprocess_cfg"]
@@ -131,20 +178,21 @@ def test_evaluation_does_what_the_workflow_does_in_one_window(clip):
     text = evaluation.class_vectors(model, tokenizer, ["water", "trees", "bare soil"])
     trunk = image_tower.dense_trunk(model.visual.trunk)
     found = evaluation.dense_probabilities(model, trunk, image, text, 2)
-    ours = clip_model.load_clip()
-    strips = clip_scale.scale_probabilities(
+    ours = load_clip("bundled", None)
+    names = ["water", "trees", "bare soil"]
+    strips = scale_probabilities(
         lambda first, last: image[0, :, first:last].numpy(),
         (112, 112),
-        make_encoder(ours),
-        clip_scale.Phrases(text.numpy(), np.arange(3), ["water", "trees", "bare soil"], ours.name),
-        upsample.make_upsampler("guided", ours.mean, ours.std),
+        make_encoder(ours, "segearth", "fp32"),
+        Phrases(text.numpy(), np.arange(3), names, names, ours.name),
+        make_upsampler(default_of("clips.NAME.upsampling"), ours.mean, ours.std, None),
         scale=2,
         mean=ours.mean,
         std=ours.std,
         logit_scale=ours.logit_scale,
         window=224,
         stride=112,
-        global_bias=inspect.signature(clip_scale.clip_scale).parameters["global_bias"].default,
+        global_bias=default_of("clips.NAME.global_bias"),
     )
     assert np.abs(np.concatenate(list(strips), 1) - found.numpy()).max() < 0.02
     assert found.std() > 0.05
@@ -202,12 +250,12 @@ def bank():
 
 def test_samples_are_valid_and_repeatable(bank):
     for i in range(24):
-        one = mosaics.draw_sample(bank, np.random.default_rng(i), 96)
-        two = mosaics.draw_sample(bank, np.random.default_rng(i), 96)
-        assert one.image.shape == (3, 96, 96) and one.cells.shape == (len(aerial.PARTS), 6, 6)
-        assert torch.equal(one.image, two.image) and torch.equal(one.cells, two.cells)
+        one = mosaics.draw_sample(bank, np.random.default_rng(i), 96, 16)
+        two = mosaics.draw_sample(bank, np.random.default_rng(i), 96, 16)
+        assert one.image.shape == (3, 96, 96) and one.fractions.shape == (len(aerial.PARTS), 6, 6)
+        assert torch.equal(one.image, two.image) and torch.equal(one.fractions, two.fractions)
         assert one.image.min() >= 0 and one.image.max() <= 1
-        assert one.cells.sum(0).max() <= 1 + 1e-5
+        assert one.fractions.sum(0).max() <= 1 + 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -223,13 +271,13 @@ def test_both_shapes_of_batches_teach(bank, table):
         batch = image_tower.make_batch(bank, table, 0, 0, shape)
         size = shape.size // shape.label
         assert batch.image.shape == (shape.samples, 3, shape.size, shape.size)
-        assert batch.cells.shape == (shape.samples, len(aerial.PARTS), size, size)
+        assert batch.fractions.shape == (shape.samples, len(aerial.PARTS), size, size)
         cells = shape.size // image_tower.STRIDE
         features = torch.randn(shape.samples, 384, cells, cells, requires_grad=True)
         image_tower.losses(features, batch)[0].backward()
         assert (features.grad.abs().sum(1) > 0).float().mean() > 0.5
         # Features that are the names' own embeddings are right about nearly every sure label.
-        part = F.adaptive_avg_pool2d(batch.cells, cells).argmax(1)
+        part = F.adaptive_avg_pool2d(batch.fractions, cells).argmax(1)
         column = batch.column.gather(1, part.flatten(1))
         own = batch.text.gather(1, column[..., None].expand(-1, -1, 384))
         own = own.mT.unflatten(2, (cells, cells))

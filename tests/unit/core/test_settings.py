@@ -9,7 +9,7 @@ import yaml
 
 from special_steps.core import settings
 from special_steps.core.errors import UserError
-from special_steps.core.settings import load, page, schema
+from special_steps.core.settings import default_of, load, page, schema
 
 ROOT = Path(settings.__file__).resolve().parents[2]
 SCHEMA = schema()
@@ -114,6 +114,20 @@ def test_runs_do_not_share_parts():
     runs["a"]["seeds"].append(99)
     assert runs["b"]["training"]["epochs"] == 20
     assert runs["b"]["seeds"] == [0, 1, 2]
+
+
+def test_an_alias_is_the_same_setting():
+    old, new = (
+        load(config(clips={"bundled": {"model": "bundled", "upsampling": name}}))
+        for name in ("guided", "joint_bilateral")
+    )
+    assert old == new == load(config())
+
+
+def test_default_of_a_setting_by_its_name_in_the_table():
+    assert default_of("clips.NAME.window") == 224
+    assert default_of("scenes.NAME.cube.scale") is None
+    assert default_of("runs.NAME.seeds") == default_of("seeds") == [0, 1, 2]
 
 
 def test_names_that_yaml_reads_as_numbers_become_words():
@@ -240,7 +254,7 @@ def test_settings_that_are_not_a_runs_are_not_taken_for_one():
         (config(clips={"bundled": {"model": "ViT-B-32"}}), ["clips.bundled.weights", "openai"]),
         (
             config(clips={"bundled": {"model": "bundled", "upsampling": "jbu"}}),
-            ["clips.bundled.jbu_weights", "guided"],
+            ["clips.bundled.jbu_weights", "joint_bilateral"],
         ),
         (
             config(clips={"bundled": {"model": "bundled", "stride": 300}}),
