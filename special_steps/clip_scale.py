@@ -19,7 +19,7 @@ from special_steps.clip.windows import slide
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.store import create_array, new_store, open_store, tile_rows, write_strips
-from special_steps.kernels import build as native
+from special_steps.kernels.build import keep_memory
 
 log = logging.getLogger("special")
 
@@ -171,7 +171,7 @@ def clip_scale(
         )
     if clip.device.type != "cuda" and precision != "fp32":
         log.warning("precision %s is for CUDA only: fp32 is used", precision)
-    native.keep_memory()
+    keep_memory()
     encoder = make_encoder(clip, attention, precision)
     inputs, state = [rgb, text], None
     if upsampling == "jbu" and jbu_weights is not None:

@@ -4,7 +4,6 @@ Four doublings, each a filter of 11 x 11 pixels whose weights a small network re
 `fixup` of the features. The cosines with phrases need no features at pixels: see jbu_cosines.
 """
 
-import ctypes
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,8 @@ from torch.nn import functional as F
 
 from special_steps.clip.checkpoint import read_state
 from special_steps.core.errors import UserError
-from special_steps.kernels import build as native
+from special_steps.kernels import build
+from special_steps.kernels.jbu import double_map
 
 TILE = 8  # pixels along a tile's side without the kernel, or what divides the window's
 BLOCK = (2, 7)  # rows and columns of such tiles that a CPU's core does at a time
@@ -139,21 +139,9 @@ def jbu_filter(
             )
         small = F.adaptive_avg_pool2d(guidance, (2 * h, 2 * w))[0]
         fits = d == 11 and channels % 16 == 0 and source.device.type == "cpu"
-        double = _double if fits and native.kernels("upsample") else _double_in_tiles
+        double = _double if fits and build.available("jbu") else _double_in_tiles
         source = double(stage, source, small, end if i == 3 else None)
     return source.permute(2, 0, 1)[None]
-
-
-class _Doubling(ctypes.Structure):
-    """`Doubling` in upsample.cpp."""
-
-    _fields_ = native.fields(
-        "h w channels keys threads axes phrases",
-        ("temperature", ctypes.c_float),
-        ("guidance source offset gaussian", ctypes.c_void_p),
-        ("key key_bias key2 key2_bias first first_bias second second_bias", ctypes.c_void_p),
-        ("resizing out", ctypes.c_void_p),
-    )
 
 
 def _double(
@@ -173,20 +161,11 @@ def _double(
     Returns:
         (2 h, 2 w, channel or phrase).
     """
-    h, w, channels = source.shape
-    axes, phrases, offset = end or (0, 0, source)
-    out = source.new_empty(2 * h, 2 * w, phrases or channels)
-    temperature, gaussian = _softmax(state)
     names = product(("range_proj", "fixup_proj"), (0, 3), ("weight", "bias"))
     layers = [state[f"{name}.{i}.{kind}"] for name, i, kind in names]
     layers[6:] = [0.1 * x for x in layers[6:]]
-    exponents = gaussian * math.log2(math.e)
-    tensors = [guidance, source, offset, exponents, *layers, _resizing(11, source.device), out]
-    tensors = [t.contiguous() for t in tensors]  # they outlive the call
-    sizes = h, w, channels, len(layers[0]), torch.get_num_threads(), axes, phrases
-    call = _Doubling(*sizes, temperature * math.log2(math.e), *(t.data_ptr() for t in tensors))
-    native.kernels("upsample").double_map(ctypes.byref(call))
-    return out
+    resizing = _resizing(11, source.device)
+    return double_map(source, guidance, layers, *_softmax(state), resizing, end)
 
 
 def _double_in_tiles(

@@ -1,8 +1,8 @@
-"""Kernels in C++ for the CPU, compiled for this machine: at environment time, or else on first use.
+"""Kernels in C++ for the CPU, compiled for this machine: when the environment is made, or else on first use.
 
     python -m special_steps.kernels.build
 
-compiles all. Sources lie beside the modules that call them.
+compiles all. Sources lie beside the modules that call them; each is a library of its own.
 """
 
 import ctypes
@@ -13,24 +13,94 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from special_steps.core.atomic import atomic_write
+from special_steps.core.digest import sources, without_comments
 
 log = logging.getLogger("special")
 
 FOLDER = Path(__file__).parent
-# What is lost without a compiler, measured.
+# All kernels, and what is lost without a compiler, measured.
+_TRAINING = "training runs about 8 times slower"
 SLOWER = {
-    "scan": "training runs about 8 times slower",
-    "upsample": "upsampling jbu runs about 3 times slower",
+    "scan": _TRAINING,
+    "conv": _TRAINING,
+    "matmul": _TRAINING,
+    "jbu": "upsampling jbu runs about 3 times slower",
 }
 # No -ffast-math: the exponential relies on rounding, and a NaN in the input must reach the loss and be seen there.
 FLAGS = (
     "-std=c++17 -O3 -march=native -ffp-contract=fast -fno-math-errno -fno-trapping-math -fno-strict-aliasing "
     "-shared -fPIC -pthread"
 )
+
+
+def available(*names: str) -> bool:
+    """Whether the kernels of all these sources run here; they are compiled now if they were not before.
+
+    Where one does not, a warning (once) says why, what that costs, and how to fix it.
+    """
+    return all(_loaded(name) is not None for name in names)
+
+
+def library(name: str) -> ctypes.CDLL:
+    """The library of `<name>.cpp`, compiled for this machine.
+
+    Raises:
+        RuntimeError: where it is not `available`.
+    """
+    found = _loaded(name)
+    if found is None:
+        raise RuntimeError(f"the kernel {name} does not run here; ask build.available first")
+    return found
+
+
+@cache
+def _loaded(name: str) -> ctypes.CDLL | None:
+    path = _binary(name)
+    try:
+        if not path.exists():
+            compiler = _find_compiler()
+            if compiler is None:
+                log.warning(
+                    "no C++ compiler found (looked for $CXX, c++, g++, clang++): %s; install one, e.g. apt install g++",
+                    SLOWER[name],
+                )
+                return None
+            _compile(FOLDER / f"{name}.cpp", path, compiler)
+        return ctypes.CDLL(str(path))
+    except subprocess.CalledProcessError as error:
+        reason = next((s for s in error.stderr.splitlines() if "error" in s), error.stderr[-300:])
+        log.warning(
+            "the C++ compiler failed (%s): %s; set CXX to another one, e.g. g++",
+            reason,
+            SLOWER[name],
+        )
+    except OSError as error:
+        log.warning(
+            "the compiled %s.cpp can't be stored or loaded (%s): %s; set XDG_CACHE_HOME to a folder that can be "
+            "written and run from", name, error, SLOWER[name],
+        )  # fmt: skip
+    return None
+
+
+def _binary(name: str) -> Path:
+    """Where the user's cache holds the library, under a name that is a digest of all that decides what it is.
+
+    These are the code without comments, also of all headers that it includes, flags and processor: the nodes of a
+    cluster that share a home never run each other's binaries. The compiler's version is not in it: nodes without a
+    compiler use what others of their kind compiled.
+    """
+    code = [
+        (path.name, without_comments(path.read_text())) for path in sources(FOLDER / f"{name}.cpp")
+    ]
+    asked = [os.environ.get(variable, "") for variable in ("CXX", "CXXFLAGS")]
+    key = hashlib.sha256(repr([code, FLAGS, asked, _processor()]).encode()).hexdigest()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "special")
+    return folder / f"{name}-{key[:16]}.so"
 
 
 def _processor() -> str:
@@ -44,6 +114,11 @@ def _processor() -> str:
     return repr(found + [line for line in first.splitlines() if line.startswith(names)])
 
 
+def _find_compiler() -> str | None:
+    names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
+    return next((n for n in names if n and shutil.which(shlex.split(n)[0])), None)
+
+
 def _compile(source: Path, target: Path, compiler: str) -> None:
     """Compile to `target`, which is there whole or not at all.
 
@@ -52,57 +127,10 @@ def _compile(source: Path, target: Path, compiler: str) -> None:
         subprocess.CalledProcessError: the compiler failed; `stderr` says why.
     """
     log.info("compiling %s for this processor, once (some seconds)", source.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as aside:
-        new = Path(aside, target.name)
-        own = shlex.split(os.environ.get("CXXFLAGS", ""))
-        command = [*shlex.split(compiler), *FLAGS.split(), *own, str(source), "-o", str(new)]
+    flags = [*FLAGS.split(), *shlex.split(os.environ.get("CXXFLAGS", ""))]
+    with atomic_write(target) as new:
+        command = [*shlex.split(compiler), *flags, str(source), "-o", str(new)]
         subprocess.run(command, check=True, capture_output=True, text=True)
-        new.replace(target)
-
-
-def _find_compiler() -> str | None:
-    names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-    return next((n for n in names if n and shutil.which(shlex.split(n)[0])), None)
-
-
-@cache
-def kernels(name: str) -> ctypes.CDLL | None:
-    """The kernels of `<name>.cpp`: from the user's cache, else compiled now; None, with a warning, where that fails.
-
-    The file's name is a digest of source, flags and processor: the nodes of a cluster that share a home never run
-    each other's binaries. The compiler's version is not in it: nodes without a compiler use what others of their
-    kind compiled.
-    """
-    source = FOLDER / f"{name}.cpp"
-    asked = [os.environ.get(variable, "") for variable in ("CXX", "CXXFLAGS")]
-    key = hashlib.sha256(source.read_bytes() + (FOLDER / "simd.h").read_bytes())
-    key.update(repr([FLAGS, asked, _processor()]).encode())
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "special")
-    path = folder / f"{name}-{key.hexdigest()[:16]}.so"
-    slow = SLOWER[name]
-    try:
-        if not path.exists():
-            compiler = _find_compiler()
-            if compiler is None:
-                log.warning(
-                    "no C++ compiler found (looked for $CXX, c++, g++, clang++): %s; install one, e.g. apt install g++",
-                    slow,
-                )
-                return None
-            _compile(source, path, compiler)
-        return ctypes.CDLL(str(path))
-    except subprocess.CalledProcessError as error:
-        reason = next((s for s in error.stderr.splitlines() if "error" in s), error.stderr[-300:])
-        log.warning(
-            "the C++ compiler failed (%s): %s; set CXX to another one, e.g. g++", reason, slow
-        )
-    except OSError as error:
-        log.warning(
-            "the compiled %s can't be stored or loaded (%s): %s; set XDG_CACHE_HOME to a folder that can be written "
-            "and run from", source.name, error, slow,
-        )  # fmt: skip
-    return None
 
 
 def keep_memory() -> None:
@@ -111,18 +139,14 @@ def keep_memory() -> None:
     To map fresh pages for every tensor can take longer than to compute it.
     """
     if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(-4, 0)  # M_MMAP_MAX
-        library.mallopt(-1, -1)  # M_TRIM_THRESHOLD
-
-
-def fields(integers: str, *rest: tuple[str, Any]) -> list[tuple[str, Any]]:
-    """Fields of a structure that a kernel takes: names of integers, then names with their kind."""
-    found = [(name, ctypes.c_int64) for name in integers.split()]
-    return found + [(name, kind) for names, kind in rest for name in names.split()]
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="special: %(message)s")
-    for name in SLOWER:
-        kernels(name)
+    # those that serve the same end one after the other: what is lost is said once
+    together = [[n for n in SLOWER if SLOWER[n] == loss] for loss in dict.fromkeys(SLOWER.values())]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda names: available(*names), together))

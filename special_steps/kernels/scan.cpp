@@ -1,6 +1,6 @@
-// Selective scan and causal convolution on the CPU, forward and backward; compiled and called by scan.py.
+// Selective scan on the CPU, forward and backward; compiled and called by scan.py.
 //
-// The scan. For one sequence, channel d and state n, with s = softplus(delta + bias):
+// For one sequence, channel d and state n, with s = softplus(delta + bias):
 //
 //   h_t = a_t h_(t-1) + s_t u_t B_t,  a_t = exp(s_t A),  y_t = sum_n C_t h_t + D u_t,  out_t = y_t z_t sigmoid(z_t)
 //
@@ -14,36 +14,56 @@
 // Source of the recurrence: Gu and Dao, "Mamba: Linear-time sequence modeling with selective state spaces", 2023,
 // algorithm 2.
 //
-// Both passes go through *tiles* of STEPS tokens (or several whole short sequences) that fit into the first-level
+// Both passes go through *tiles* of TILE_TOKENS tokens (or several whole short sequences) that fit into the first-level
 // cache. The forward pass keeps the states before each tile; the backward pass computes those within a tile again.
-// A vector holds W neighbouring channels for LANES / W neighbouring states: lane j W + i is channel i, state j. Some
-// such vectors at a time (BLOCK) run through all tokens of a tile in registers.
+// A vector holds W neighbouring channels, a *block*, for G = LANES / W neighbouring states: lane j W + i is channel i,
+// state j. Some such vectors at a time (TOGETHER) run through all tokens of a tile in registers.
 //
-// The work is cut into as many fixed parts as there are threads: sequences or, where those are too few, spans of tiles
-// in turn (`Turns`). Sums over parts are taken in their order: results are a function of the number of threads only.
+// Of two products that are added, the compiler fuses one with the sum, and which one is its choice: to move code about
+// can change last bits of results (measured: forward_block's loop as a function of its own does).
+//
+// The work is shared by as many workers as there are threads, in a fixed way: sequences or, where those are too few,
+// spans of tiles in a pipeline (`Pipeline`). Sums over workers are taken in their order: results are a function of the
+// number of threads only.
+//
+// Indices: b sequence, t token, d channel, n state, k block of channels, v vector of states of a block; within a tile
+// q sequence, r row (all its tokens, one sequence after the other).
 
 #include "simd.h"
+#include "structures.h"
 
 #include <tuple>
 
-namespace {
+extern "C" {
 
-constexpr Int STEPS = 16;         // tokens of a tile
-constexpr Int FLUSH = 32;         // float32 sums over time go into float64 ones every so many tiles
-constexpr Int SPAN = 32;          // tiles that a part takes at a time where parts take turns
-constexpr Int CONV_TILE = 1024;  // values of a tile of the convolution
-constexpr Int OUTER_ROWS = 128;  // rows of a tile of an outer product
-constexpr float LN2 = 0.6931471805599453f;
+struct ScanArguments {
+    Int sequences, length, channels, states, threads;
+    Int width;                    // W
+    Rows u, delta, z, B, C, out;
+    const float *A, *D, *bias;    // (channel, state), (channel), (channel)
+    const float* initial_state;   // (sequence, channel, state) or null
+    float* last_state;            // like initial_state, or null
+    float* tile_states;           // before each tile: tile_states_size() values, or null
+    Rows grad_out, du, ddelta, dz, dB, dC;  // in the backward pass, `out` is optional: the output once more
+    const float* grad_last_state;   // like initial_state, or null
+    float* dinitial_state;          // like initial_state, or null
+    double *dA, *dD, *dbias;        // (worker, channel, state), (worker, channel), (worker, channel): zeros at first
+};
 
-INLINE void copy(float* to, const float* from, Int count) {  // short rows: without the call of memcpy
-    for (; count >= LANES; count -= LANES, to += LANES, from += LANES) store(to, load(from));
-    if (LANES > 8 && count & 8) std::memcpy(to, from, 32), to += 8, from += 8;
-    if (LANES > 4 && count & 4) std::memcpy(to, from, 16), to += 4, from += 4;
-    for (count &= 3; count > 0; count--) *to++ = *from++;
 }
 
+namespace {
+
+constexpr Int TILE_TOKENS = 16;
+constexpr Int SPAN_TILES = 32;   // tiles that a worker of a pipeline does at a time
+constexpr Int FLUSH_TILES = 32;  // float32 sums over tokens go into float64 ones every so many tiles
+constexpr float LN2 = 0.6931471805599453f;
+
+// --- moving lanes ------------------------------------------------------------------------------------------------
+
+// Lanes i of a and b, one after the other.
 template <Int... i>
-INLINE Vector pick(Vector a, Vector b, std::integer_sequence<Int, i...>) {  // lanes i of a and b, one after the other
+INLINE Vector pick(Vector a, Vector b, std::integer_sequence<Int, i...>) {
 #if defined(__clang__)
     return __builtin_shufflevector(a, b, i...);
 #else
@@ -58,7 +78,7 @@ constexpr std::integer_sequence<Int, (i / scale % modulo + shift)...> lanes_of(
 }
 using Lanes = std::make_integer_sequence<Int, LANES>;
 
-// For `summed`: values 0 and 2 (odd: 1 and 3) of each quarter of a, then b, within quarters of four values ...
+// For `sum_lanes`: values 0 and 2 (odd: 1 and 3) of each quarter of a, then b, within quarters of four values ...
 template <Int odd, Int... i>
 constexpr std::integer_sequence<Int, (i / 4 * 4 + i % 2 * 2 + odd + i % 4 / 2 * LANES)...> within(
     std::integer_sequence<Int, i...>) {
@@ -70,13 +90,13 @@ constexpr std::integer_sequence<Int, (i / 4 * 8 + odd * 4 + i % 4)...> quarters(
     return {};
 }
 
-// Sums of `reach` lanes to sums of `reach * count` lanes, of `count` vectors in one.
+// Of `count` vectors whose lanes are sums of `reach` values each, one vector of sums of `reach * count` values.
 template <Int count, Int reach>
-INLINE Vector summed(const Vector* v) {
+INLINE Vector sum_lanes(const Vector* v) {
     if constexpr (count == 1) {
         return v[0];
     } else {
-        const Vector a = summed<count / 2, reach>(v), b = summed<count / 2, reach>(v + count / 2);
+        const Vector a = sum_lanes<count / 2, reach>(v), b = sum_lanes<count / 2, reach>(v + count / 2);
         if constexpr (reach * count <= 4)
             return pick(a, b, within<0>(Lanes{})) + pick(a, b, within<1>(Lanes{}));
         else
@@ -84,40 +104,42 @@ INLINE Vector summed(const Vector* v) {
     }
 }
 
-// Where `summed` of W vectors leaves state n of theirs.
+// The lane in which `sum_lanes` of W vectors leaves their state n.
 template <Int W>
-constexpr Int place(Int n) {
+constexpr Int lane_of_state(Int n) {
     const Int G = LANES / W, v = n / G, g = n % G;
     return W >= 4 ? (v / 4 * G + g) * 4 + v % 4 : W == 2 ? g / 2 * 4 + v * 2 + g % 2 : n;
 }
 template <Int W, Int... n>
-INLINE Vector in_order(Vector v, std::integer_sequence<Int, n...>) {
-    return pick(v, v, std::integer_sequence<Int, place<W>(n)...>{});
+INLINE Vector in_order_of_states(Vector v, std::integer_sequence<Int, n...>) {
+    return pick(v, v, std::integer_sequence<Int, lane_of_state<W>(n)...>{});
 }
 
-// W values, again and again.
+// Values of W channels, the same for every state of a vector.
 template <Int W>
-INLINE Vector repeated(const float* p) {
+INLINE Vector for_all_states(const float* p) {
     Vector v = load(p);
     return W == LANES ? v : pick(v, v, lanes_of<1, 0, W>(Lanes{}));
 }
 
-// LANES / W values, each W times.
+// Values of LANES / W states, the same for every channel of a vector.
 template <Int W>
-INLINE Vector spread(const float* p) {
+INLINE Vector for_all_channels(const float* p) {
     if (W == LANES) return all(*p);
     Vector v = load(p);
     return pick(v, v, lanes_of<W, 0, LANES>(Lanes{}));
 }
 
-// Sum over the states of a vector; the first W lanes are wanted.
+// Sums over the states of a vector, in its first W lanes.
 template <Int W, Int half = LANES / 2>
-INLINE Vector folded(Vector v) {
+INLINE Vector sum_states(Vector v) {
     if constexpr (W > half)
         return v;
     else
-        return folded<W, half / 2>(v + pick(v, v, lanes_of<1, half, half>(Lanes{})));
+        return sum_states<W, half / 2>(v + pick(v, v, lanes_of<1, half, half>(Lanes{})));
 }
+
+// --- functions ---------------------------------------------------------------------------------------------------
 
 // log(1 + w) for w in [0, 1], relative error 1e-7: 2 artanh(v) with v = w / (2 + w), odd in v.
 INLINE Vector log1p(Vector w) {
@@ -128,500 +150,488 @@ INLINE Vector log1p(Vector w) {
     return v * (p * z + 2.0f);
 }
 
-INLINE Vector decayed(Vector x) { return exp2((Vector)((Mask)x | INT32_MIN) * LOG2E); }  // exp(-|x|)
+// w = exp(-|x|)
+INLINE Vector softplus(Vector x, Vector w) { return (x < 0.0f ? all(0.0f) : x) + log1p(w); }
 
-INLINE Vector sigmoid(Vector x) {
-    const Vector w = decayed(x);
-    return (x >= 0.0f ? all(1.0f) : w) / (1.0f + w);
-}
+// --- how the work is cut -----------------------------------------------------------------------------------------
 
-INLINE Vector softplus(Vector x, Vector w) { return (x < 0.0f ? all(0.0f) : x) + log1p(w); }  // w = exp(-|x|)
+struct Partition {
+    Int workers, channel_blocks, sequences_per_tile, tiles_per_sequence, padded_states;
+    Int vectors_per_block;  // of one block of channels and all states
+    Int tiles_per_span, spans_per_sequence;
+    bool pipelined;  // all workers go through all sequences, in spans, else they have sequences of their own
 
-// Values from first to last of `count` that part i of `parts` has.
-std::pair<Int, Int> cut(Int count, Int parts, Int i) { return {count * i / parts, count * (i + 1) / parts}; }
-
-}  // namespace
-
-extern "C" {
-
-// A float32 tensor (sequence, token, value); values are next to each other.
-struct Rows {
-    float* data;
-    Int sequence, token;  // strides
-    float* row(Int b, Int t) const { return data + b * sequence + t * token; }
-};
-
-struct Scan {
-    Int sequences, length, channels, states, width, threads;
-    Rows u, delta, z, B, C, out;
-    const float *A, *D, *bias;    // (channel, state), (channel), (channel)
-    const float* initial;         // (sequence, channel, state) or null
-    float *last, *kept;           // like initial; see kept_values(); or null
-    Rows grad_out, du, ddelta, dz, dB, dC;
-    const float* grad_last;       // like initial, or null
-    float* dinitial;              // like initial, or null
-    double *dA, *dD, *dbias;      // (part, channel, state), (part, channel), (part, channel): zeros at first
-};
-
-struct Conv {
-    Int sequences, length, channels, taps, threads;
-    Rows x, out, grad_out, dx;
-    const float *weight, *bias;   // (tap, channel), (channel)
-    const float* before;          // (sequence, taps - 1, channel) or null
-    float* dbefore;               // like before, or null
-    double *dweight, *dbias;      // (part, tap, channel), (part, channel): zeros at first
-};
-
-struct Product {
-    Int rows, inner, columns, threads, add;
-    const float* left;    // (row, inner)
-    Int left_row;         // stride, like those below
-    const float* right;   // multiply: (inner, column), contiguous; outer: (row, column)
-    Int right_row;
-    float* out;           // multiply: (row, column)
-    Int out_row;
-    double* sums;         // outer: (part, inner, column), zeros at first
-};
-
-}
-
-namespace {
-
-struct Plan {  // how a scan is laid out
-    Int parts, blocks, together, chunks, padded, vectors, span, spans;
-    bool in_turn;  // parts take spans of all sequences in turn, else they have sequences of their own
-
-    explicit Plan(const Scan& s) {
-        blocks = (s.channels + s.width - 1) / s.width;
-        together = s.length <= STEPS ? STEPS / s.length : 1;
-        chunks = (s.length + STEPS - 1) / STEPS;
-        padded = (s.states + LANES - 1) / LANES * LANES;
-        vectors = padded * s.width / LANES;  // of one block of channels and all states
-        in_turn = s.sequences < s.threads && chunks > 1;
-        span = in_turn ? SPAN : 1;
-        spans = (chunks - 1) / span + 1;
-        parts = std::min(s.threads, in_turn ? std::min(spans, blocks) : s.sequences);
+    explicit Partition(const ScanArguments& scan) {
+        channel_blocks = (scan.channels + scan.width - 1) / scan.width;
+        sequences_per_tile = scan.length <= TILE_TOKENS ? TILE_TOKENS / scan.length : 1;
+        tiles_per_sequence = (scan.length + TILE_TOKENS - 1) / TILE_TOKENS;
+        padded_states = (scan.states + LANES - 1) / LANES * LANES;
+        vectors_per_block = padded_states * scan.width / LANES;
+        pipelined = scan.sequences < scan.threads && tiles_per_sequence > 1;
+        tiles_per_span = pipelined ? SPAN_TILES : 1;
+        spans_per_sequence = (tiles_per_sequence - 1) / tiles_per_span + 1;
+        workers = std::min(scan.threads, pipelined ? std::min(spans_per_sequence, channel_blocks) : scan.sequences);
     }
 };
 
-// Where parts that take spans in turn stand. A part begins a block of channels when the part before it is through with
-// that block in the span before, and has left its states here. If each had some of the channels instead, cores would read
-// and write neighbouring cache lines at the same time and add up each other's sums: measured as fast at best, and up
-// to a fifth slower in stretches.
-struct Turns {
-    struct alignas(128) Count {
-        std::atomic<Int> blocks{0};
+// What the workers of a pipeline hand on: a worker begins a block of channels when the worker before it has finished
+// that block in the span before, and has left its states here. If each had some of the channels instead, cores would
+// read and write neighbouring cache lines at the same time and add up each other's sums: measured as fast at best, and
+// up to a fifth slower in stretches.
+struct Pipeline {
+    struct alignas(128) Progress {  // of one worker: the number of its last span x blocks + blocks of that one
+        std::atomic<Int> finished_blocks{0};
     };
     Scratch scratch;
-    float *state, *carry;     // of all sequences
-    std::vector<Count> done;  // by each part: the number of its last span x blocks + blocks of that one
+    float *state, *grad_state;  // of all sequences
+    std::vector<Progress> progress;
 
-    Turns(const Scan& s, const Plan& plan) : done(plan.parts) {
-        const Int size = plan.in_turn ? s.sequences * plan.blocks * plan.vectors * LANES : 0;
-        state = scratch.take(size), carry = scratch.take(size);
+    Pipeline(const ScanArguments& scan, const Partition& partition) : progress(partition.workers) {
+        const Int vectors = scan.sequences * partition.channel_blocks * partition.vectors_per_block;
+        const Int size = partition.pipelined ? vectors * LANES : 0;
+        state = scratch.take(size), grad_state = scratch.take(size);
     }
 };
 
-// Rows of B or C in a tile, where they lie or padded.
-struct Weights {
+enum class Order { FORWARD, BACKWARD };  // of time
+
+struct Tile {
+    Int first_sequence, sequences, first_token, tokens;
+    Int rows() const { return sequences * tokens; }
+};
+
+// Rows of B or C in a tile: as they lie in the tensor, or a copy padded to whole vectors.
+struct StateRows {
     const float* data;
-    Int token;
-    const float* of(Int r) const { return data + r * token; }
+    Int stride;
+    const float* row(Int r) const { return data + r * stride; }
 };
 
-// One part of a scan, with W channels to a vector.
+// One worker's share of a scan, with W channels to a vector.
 template <Int W>
-struct Part {
+struct ScanWorker {
     static constexpr Int G = LANES / W;
-    static constexpr Int BLOCK = W < 4 ? W : 4;  // vectors of state in registers
-    static constexpr Int FLAT = STEPS * W < LANES ? LANES : STEPS * W;
+    static constexpr Int TOGETHER = W < 4 ? W : 4;  // vectors of states in registers
+    static constexpr Int FLAT = TILE_TOKENS * W < LANES ? LANES : TILE_TOKENS * W;
 
-    const Scan& s;
-    const Plan plan;
-    Turns& turns;
+    const ScanArguments& scan;
+    const Partition partition;
+    Pipeline& pipeline;
     const Int index;
-    Int b0, b1, since = 0;
+    Int first_sequence, end_sequence, tiles_since_flush = 0;
     Scratch scratch;
-    // of a tile: (token, channel)
-    alignas(BYTES) float uu[FLAT], zz[FLAT], ss[FLAT + LANES], su[FLAT + LANES], gate[FLAT];
-    alignas(BYTES) float slope[FLAT], ee[FLAT + LANES];
-    alignas(BYTES) float folds[3][W == LANES ? 1 : FLAT];
-    // of a tile: (token), lanes as above
-    Vector y[STEPS], S_lanes[STEPS], ds_lanes[STEPS];
-    Vector a[STEPS][BLOCK], h[2 * STEPS][BLOCK];
-    Vector *A2, *state, *start, *carry, *dA, *dD, *dbias, *D, *bias, *pB, *pC;
-    float *B_tile, *C_tile;  // (token, padded state)
-    Weights B, C;
+    // of a tile: (row, channel)
+    alignas(BYTES) float u_tile[FLAT], z_tile[FLAT], step_tile[FLAT + LANES], input_tile[FLAT + LANES], gate_tile[FLAT];
+    alignas(BYTES) float slope_tile[FLAT], grad_y_tile[FLAT + LANES];
+    alignas(BYTES) float state_sums[3][W == LANES ? 1 : FLAT];
+    // of a tile: (row) of vectors before the sum over their states: y, S, and sum_n g a h A, part of grad s
+    Vector y_lanes[TILE_TOKENS], S_lanes[TILE_TOKENS], grad_step_lanes[TILE_TOKENS];
+    Vector decays[TILE_TOKENS][TOGETHER], states[2 * TILE_TOKENS][TOGETHER];
+    Vector *A_log2e, *state, *tile_start, *grad_state, *dA, *dD, *dbias, *D, *bias, *dB_sums, *dC_sums;
+    float *B_padded, *C_padded;  // (row, padded state)
+    StateRows B, C;
 
-    Part(const Scan& scan, Turns& shared, Int i) : s(scan), plan(scan), turns(shared), index(i) {
-        std::tie(b0, b1) = plan.in_turn ? std::make_pair(Int(0), s.sequences) : cut(s.sequences, plan.parts, i);
+    ScanWorker(const ScanArguments& scan, Pipeline& pipeline, Int index)
+        : scan(scan), partition(scan), pipeline(pipeline), index(index) {
+        std::tie(first_sequence, end_sequence) =
+            partition.pipelined ? std::make_pair(Int(0), scan.sequences)
+                                : share(scan.sequences, partition.workers, index);
         const auto vectors = [&](Int count) { return reinterpret_cast<Vector*>(scratch.take(count * LANES)); };
-        const Int all = plan.blocks * plan.vectors;
-        A2 = vectors(all), dA = vectors(all);
-        state = plan.in_turn ? reinterpret_cast<Vector*>(turns.state) : vectors(all * plan.together);
-        carry = plan.in_turn ? reinterpret_cast<Vector*>(turns.carry) : vectors(all * plan.together);
-        dD = vectors(plan.blocks), dbias = vectors(plan.blocks), D = vectors(plan.blocks), bias = vectors(plan.blocks);
-        pB = vectors(plan.span * STEPS * plan.vectors / BLOCK), pC = vectors(plan.span * STEPS * plan.vectors / BLOCK);
-        B_tile = scratch.take(STEPS * plan.padded + LANES), C_tile = scratch.take(STEPS * plan.padded + LANES);
-        for (Int k = 0; k < plan.blocks; k++) {
-            for (Int i = 0; i < std::min(W, s.channels - k * W); i++) {
-                const Int d = k * W + i;
-                for (Int j = 0; j < G; j++) at(D, k, j * W + i) = s.D[d], at(bias, k, j * W + i) = s.bias[d];
-                for (Int n = 0; n < s.states; n++)
-                    at(A2, k * plan.vectors + n / G, n % G * W + i) = s.A[d * s.states + n] * LOG2E;
-            }
+        const Int blocks = partition.channel_blocks, all = blocks * partition.vectors_per_block;
+        const Int sums = partition.tiles_per_span * TILE_TOKENS * partition.vectors_per_block / TOGETHER;
+        A_log2e = vectors(all), dA = vectors(all);
+        if (partition.pipelined) {
+            state = reinterpret_cast<Vector*>(pipeline.state);
+            grad_state = reinterpret_cast<Vector*>(pipeline.grad_state);
+        } else {
+            state = vectors(all * partition.sequences_per_tile);
+            grad_state = vectors(all * partition.sequences_per_tile);
         }
+        dD = vectors(blocks), dbias = vectors(blocks), D = vectors(blocks), bias = vectors(blocks);
+        dB_sums = vectors(sums), dC_sums = vectors(sums);
+        B_padded = scratch.take(TILE_TOKENS * partition.padded_states + LANES);
+        C_padded = scratch.take(TILE_TOKENS * partition.padded_states + LANES);
+        for (Int k = 0; k < blocks; k++)
+            for (Int i = 0; i < channels_in(k); i++) {
+                const Int d = k * W + i;
+                for (Int j = 0; j < G; j++)
+                    lane_at(D, k, j * W + i) = scan.D[d], lane_at(bias, k, j * W + i) = scan.bias[d];
+                for (Int n = 0; n < scan.states; n++)
+                    lane_at(A_log2e, k * partition.vectors_per_block + n / G, n % G * W + i) =
+                        scan.A[d * scan.states + n] * LOG2E;
+            }
     }
 
-    static float& at(Vector* v, Int index, Int lane) { return reinterpret_cast<float*>(v + index)[lane]; }
+    static float& lane_at(Vector* v, Int index, Int lane) { return reinterpret_cast<float*>(v + index)[lane]; }
+
+    Int channels_in(Int k) const { return std::min(W, scan.channels - k * W); }
 
     // States of a sequence, (channel, state), to or from vectors.
     void load_states(Vector* to, const float* from, Int b) {
-        for (Int k = 0; k < plan.blocks; k++)
-            for (Int v = 0; v < plan.vectors; v++) {
-                to[k * plan.vectors + v] = Vector{};
+        for (Int k = 0; k < partition.channel_blocks; k++)
+            for (Int v = 0; v < partition.vectors_per_block; v++) {
+                to[k * partition.vectors_per_block + v] = Vector{};
                 if (!from) continue;
                 for (Int lane = 0; lane < LANES; lane++) {
                     const Int d = k * W + lane % W, n = v * G + lane / W;
-                    if (d < s.channels && n < s.states)
-                        at(to, k * plan.vectors + v, lane) = from[(b * s.channels + d) * s.states + n];
+                    if (d < scan.channels && n < scan.states)
+                        lane_at(to, k * partition.vectors_per_block + v, lane) =
+                            from[(b * scan.channels + d) * scan.states + n];
                 }
             }
     }
     void store_states(float* to, Vector* from, Int b) {
-        for (Int k = 0; k < plan.blocks; k++)
-            for (Int d = k * W; d < std::min(k * W + W, s.channels); d++)
-                for (Int n = 0; n < s.states; n++)
-                    to[(b * s.channels + d) * s.states + n] = at(from, k * plan.vectors + n / G, n % G * W + d % W);
+        for (Int k = 0; k < partition.channel_blocks; k++)
+            for (Int d = k * W; d < std::min(k * W + W, scan.channels); d++)
+                for (Int n = 0; n < scan.states; n++)
+                    to[(b * scan.channels + d) * scan.states + n] =
+                        lane_at(from, k * partition.vectors_per_block + n / G, n % G * W + d % W);
     }
 
-    // A tile: `count` sequences from b on, `steps` tokens from t on.
-    struct Tile {
-        Int b, count, t, steps;
-        Int rows() const { return count * steps; }
-    };
-    Tile next;  // what this part works on next: a tile,
-    Int next_k;  // and a block of its channels
+    Tile next_tile;  // what this worker does next: a tile,
+    Int next_block;  // and a block of its channels
 
-    Tile tile_of(Int b, Int chunk) const {
-        return {b, std::min(plan.together, b1 - b), chunk * STEPS, std::min(STEPS, s.length - chunk * STEPS)};
+    Tile tile_at(Int b, Int i) const {
+        return {b, std::min(partition.sequences_per_tile, end_sequence - b), i * TILE_TOKENS,
+                std::min(TILE_TOKENS, scan.length - i * TILE_TOKENS)};
     }
 
-    // Calls work(tile, block of channels, place in its span) for all tiles of this part in the order of time (way: 1) or
-    // against it (-1), begin(tile) before the first one of a sequence and end(tile) behind the last.
+    // Calls work(tile, block of channels, place in its span) for all tiles of this worker in an order of time,
+    // begin(tile) before the first one of a sequence and end(tile) behind the last.
     template <class Begin, class Work, class End>
-    void walk(Int way, const Begin& begin, const Work& work, const End& end) {
-        const auto& others = turns.done[(index + plan.parts - 1) % plan.parts].blocks;
-        const Int stride = plan.in_turn ? plan.parts * plan.span : 1;
-        for (Int b = b0; b < b1; b += plan.together)
-            for (Int turn = 0; turn < plan.spans; turn++) {
-                const Int number = b * plan.spans + turn;
-                if (plan.in_turn && number % plan.parts != index) continue;
-                const auto tile = [&](Int i) { return tile_of(b, way > 0 ? i : plan.chunks - 1 - i); };
-                const Int from = turn * plan.span, to = std::min(from + plan.span, plan.chunks);
-                const Tile later = plan.chunks > 1 ? tile(from + stride) : tile_of(b + plan.together, 0);
-                if (turn == 0) begin(tile(0));
-                for (Int k = 0; k < plan.blocks; k++) {
-                    while (plan.in_turn && others.load() < (number - 1) * plan.blocks + k + 1)
+    void for_each_tile(Order order, const Begin& begin, const Work& work, const End& end) {
+        const Int before = (index + partition.workers - 1) % partition.workers;
+        const auto& others = pipeline.progress[before].finished_blocks;
+        auto& own = pipeline.progress[index].finished_blocks;
+        const Int blocks = partition.channel_blocks, tiles = partition.tiles_per_sequence;
+        const Int stride = partition.pipelined ? partition.workers * partition.tiles_per_span : 1;
+        for (Int b = first_sequence; b < end_sequence; b += partition.sequences_per_tile)
+            for (Int span = 0; span < partition.spans_per_sequence; span++) {
+                const Int number = b * partition.spans_per_sequence + span;
+                if (partition.pipelined && number % partition.workers != index) continue;
+                const auto tile = [&](Int i) { return tile_at(b, order == Order::FORWARD ? i : tiles - 1 - i); };
+                const Int from = span * partition.tiles_per_span, to = std::min(from + partition.tiles_per_span, tiles);
+                const Tile later = tiles > 1 ? tile(from + stride) : tile_at(b + partition.sequences_per_tile, 0);
+                if (span == 0) begin(tile(0));
+                for (Int k = 0; k < blocks; k++) {
+                    while (partition.pipelined && others.load() < (number - 1) * blocks + k + 1)
                         std::this_thread::yield();
                     for (Int i = from; i < to; i++) {
                         const bool last = i + 1 == to;
-                        next_k = (k + last) % plan.blocks;
-                        next = !last ? tile(i + 1) : next_k > 0 ? tile(from) : later;
+                        next_block = (k + last) % blocks;
+                        next_tile = !last ? tile(i + 1) : next_block > 0 ? tile(from) : later;
                         work(tile(i), k, i - from);
                     }
-                    turns.done[index].blocks.store(number * plan.blocks + k + 1);
+                    own.store(number * blocks + k + 1);
                 }
-                if (turn == plan.spans - 1) end(tile(to - 1));
+                if (span == partition.spans_per_sequence - 1) end(tile(to - 1));
             }
     }
 
-    // Rows of the next tile are fetched into a cache while this one is worked on: every block of states has some of the
-    // tensors, and fetches a row at every step. All at once, they would be more than the processor has buffers for.
+    // Rows of the next tile are fetched into a cache while this one is worked on: every group of states fetches from
+    // some of the tensors, a row at every step. All at once, they would be more than the processor has buffers for.
     template <int LOCALITY>  // 3: first level, 2: second
-    struct Ahead {
-        const Tile& at;
-        const Int q, blocks;
-        Int next;  // tensors until the next one that is this block's
+    struct Prefetch {
+        const Tile& tile;
+        const Int q, groups;
+        Int until_next;  // tensors until the next one that is this group's
         const float* row[9];
-        Int token[9], count = 0;
+        Int stride[9], count = 0;
 
         INLINE void add(const Rows& rows, Int column) {
-            if (next-- > 0) return;
-            next = blocks - 1;
-            row[count] = rows.row(at.b + q, at.t) + column;
-            token[count++] = rows.token;
+            if (until_next-- > 0) return;
+            until_next = groups - 1;
+            row[count] = rows.row(tile.first_sequence + q, tile.first_token) + column;
+            stride[count++] = rows.token;
         }
         INLINE void fetch() {
-            for (Int i = 0; i < count; i++) __builtin_prefetch(row[i], 0, LOCALITY), row[i] += token[i];
+            for (Int i = 0; i < count; i++) __builtin_prefetch(row[i], 0, LOCALITY), row[i] += stride[i];
         }
     };
 
-    // The rows of W channels of a tile: as they lie in a tensor where each is one whole vector, else flat in `buffer`.
-    struct View {
+    // Rows of W channels of a tile: as they lie in a tensor where each is one whole vector, else flat in `buffer`.
+    struct TileRows {
         float *data, *buffer;
-        Int token;
+        Int stride;
         bool flat() const { return data == buffer; }
-        INLINE float* at(Int i) const { return data + (W == LANES ? i / LANES * token : i); }
+        INLINE float* at(Int i) const { return data + (W == LANES ? i / LANES * stride : i); }
         INLINE Vector operator[](Int i) const { return load(at(i)); }
     };
-    View view(float* buffer, const Rows& rows, const Tile& at, Int k) {
-        const bool whole = W == LANES && at.count == 1 && (k + 1) * W <= s.channels;
+    TileRows rows_of(float* buffer, const Rows& rows, const Tile& tile, Int k) {
+        const bool whole = W == LANES && tile.sequences == 1 && (k + 1) * W <= scan.channels;
         if (!whole) return {buffer, buffer, W};
-        return {rows.row(at.b, at.t) + k * W, buffer, rows.token};
+        return {rows.row(tile.first_sequence, tile.first_token) + k * W, buffer, rows.token};
     }
-    View loaded(float* buffer, const Rows& rows, const Tile& at, Int k) {
-        const View found = view(buffer, rows, at, k);
-        if (found.flat()) load_tile(buffer, rows, at, k);
+    TileRows loaded(float* buffer, const Rows& rows, const Tile& tile, Int k) {
+        const TileRows found = rows_of(buffer, rows, tile, k);
+        if (found.flat()) load_tile(buffer, rows, tile, k);
         return found;
     }
-    void stored(const View& from, const Rows& rows, const Tile& at, Int k) {
-        if (from.flat()) store_tile(rows, from.buffer, at, k);
+    void stored(const TileRows& from, const Rows& rows, const Tile& tile, Int k) {
+        if (from.flat()) store_tile(rows, from.buffer, tile, k);
     }
 
-    // tile(token, channel) = rows of W channels of block k; zeros where there is none.
-    void load_tile(float* tile, const Rows& from, const Tile& at, Int k) {
-        const Int real = std::min(W, s.channels - k * W);
-        for (Int q = 0; q < at.count; q++) {
-            const float* row = from.row(at.b + q, at.t) + k * W;
-            for (Int t = 0; t < at.steps; t++, row += from.token, tile += W) {
+    // to(row, channel) = rows of W channels of block k; zeros where there is none.
+    void load_tile(float* to, const Rows& from, const Tile& tile, Int k) {
+        const Int real = channels_in(k);
+        for (Int q = 0; q < tile.sequences; q++) {
+            const float* row = from.row(tile.first_sequence + q, tile.first_token) + k * W;
+            for (Int t = 0; t < tile.tokens; t++, row += from.token, to += W) {
                 if (real == W) {
-                    std::memcpy(tile, row, W * sizeof(float));
+                    std::memcpy(to, row, W * sizeof(float));
                 } else {
-                    std::memset(tile, 0, W * sizeof(float));
-                    copy(tile, row, real);
+                    std::memset(to, 0, W * sizeof(float));
+                    copy(to, row, real);
                 }
             }
         }
-        for (Int i = at.rows() * W; i % LANES; i++) *tile++ = 0;
+        for (Int i = tile.rows() * W; i % LANES; i++) *to++ = 0;
     }
-    void store_tile(const Rows& to, const float* tile, const Tile& at, Int k) {
-        const Int real = std::min(W, s.channels - k * W);
-        for (Int q = 0; q < at.count; q++) {
-            float* row = to.row(at.b + q, at.t) + k * W;
-            for (Int t = 0; t < at.steps; t++, row += to.token, tile += W) {
+    void store_tile(const Rows& to, const float* from, const Tile& tile, Int k) {
+        const Int real = channels_in(k);
+        for (Int q = 0; q < tile.sequences; q++) {
+            float* row = to.row(tile.first_sequence + q, tile.first_token) + k * W;
+            for (Int t = 0; t < tile.tokens; t++, row += to.token, from += W) {
                 if (real == W)
-                    std::memcpy(row, tile, W * sizeof(float));
+                    std::memcpy(row, from, W * sizeof(float));
                 else
-                    copy(row, tile, real);
+                    copy(row, from, real);
             }
         }
     }
-    Weights weights(float* tile, const Rows& from, const Tile& at) {
-        if (W == LANES && at.count == 1 && s.states == plan.padded)
-            return {from.row(at.b, at.t), from.token};
-        const Weights padded{tile, plan.padded};
-        for (Int q = 0; q < at.count; q++)
-            for (Int t = 0; t < at.steps; t++, tile += plan.padded) {
-                copy(tile, from.row(at.b + q, at.t + t), s.states);
-            }
-        return padded;
+    StateRows state_rows(float* padded, const Rows& from, const Tile& tile) {
+        if (W == LANES && tile.sequences == 1 && scan.states == partition.padded_states)
+            return {from.row(tile.first_sequence, tile.first_token), from.token};
+        const StateRows found{padded, partition.padded_states};
+        for (Int q = 0; q < tile.sequences; q++)
+            for (Int t = 0; t < tile.tokens; t++, padded += partition.padded_states)
+                copy(padded, from.row(tile.first_sequence + q, tile.first_token + t), scan.states);
+        return found;
     }
 
-    // Sums over the states of the lanes of each token, flat: in `to`, or as they are where a lane is a channel.
-    float* fold(float* to, Vector* from, Int rows) {
+    // Sums over the states of the lanes of each row, flat: in `to`, or as they are where a lane is a channel.
+    float* summed_over_states(float* to, Vector* from, Int rows) {
         if (W == LANES) return reinterpret_cast<float*>(from);
         for (Int r = 0; r < rows; r++) {
-            const Vector v = folded<W>(from[r]);
+            const Vector v = sum_states<W>(from[r]);
             std::memcpy(to + r * W, &v, W * sizeof(float));
         }
         for (Int i = rows * W; i % LANES; i++) to[i] = 0;
         return to;
     }
 
-    Vector* kept(const Tile& tile) {
-        return reinterpret_cast<Vector*>(s.kept) + (tile.b * plan.chunks + tile.t / STEPS) * plan.blocks * plan.vectors;
+    Vector* tile_states(const Tile& tile) {
+        const Int number = tile.first_sequence * partition.tiles_per_sequence + tile.first_token / TILE_TOKENS;
+        return reinterpret_cast<Vector*>(scan.tile_states) +
+               number * partition.channel_blocks * partition.vectors_per_block;
     }
 
     Vector* state_of(Vector* states, const Tile& tile, Int q) {
-        return states + (plan.in_turn ? tile.b : q) * plan.blocks * plan.vectors;
+        const Int sequence = partition.pipelined ? tile.first_sequence : q;
+        return states + sequence * partition.channel_blocks * partition.vectors_per_block;
     }
 
-    void states_from(Vector* states, const float* from, const Tile& tile) {
-        for (Int q = 0; q < tile.count; q++) load_states(state_of(states, tile, q), from, tile.b + q);
+    void load_states(Vector* states, const float* from, const Tile& tile) {
+        for (Int q = 0; q < tile.sequences; q++)
+            load_states(state_of(states, tile, q), from, tile.first_sequence + q);
     }
-    void states_to(float* to, Vector* states, const Tile& tile) {
+    void store_states(float* to, Vector* states, const Tile& tile) {
         if (!to) return;
-        for (Int q = 0; q < tile.count; q++) store_states(to, state_of(states, tile, q), tile.b + q);
+        for (Int q = 0; q < tile.sequences; q++)
+            store_states(to, state_of(states, tile, q), tile.first_sequence + q);
     }
 
     void forward() {
-        walk(
-            1, [&](const Tile& tile) { states_from(state, s.initial, tile); },
+        for_each_tile(
+            Order::FORWARD, [&](const Tile& tile) { load_states(state, scan.initial_state, tile); },
             [&](const Tile& tile, Int k, Int) { forward_block(tile, k); },
-            [&](const Tile& tile) { states_to(s.last, state, tile); });
+            [&](const Tile& tile) { store_states(scan.last_state, state, tile); });
     }
 
     void forward_block(const Tile& tile, Int k) {
         const Int rows = tile.rows(), flat = rows * W;
-        const View delta = loaded(ss, s.delta, tile, k), u = loaded(uu, s.u, tile, k), z = loaded(zz, s.z, tile, k);
-        const View out = view(uu, s.out, tile, k);
-        B = weights(B_tile, s.B, tile);
-        C = weights(C_tile, s.C, tile);
+        const TileRows delta = loaded(step_tile, scan.delta, tile, k), u = loaded(u_tile, scan.u, tile, k);
+        const TileRows z = loaded(z_tile, scan.z, tile, k), out = rows_of(u_tile, scan.out, tile, k);
+        B = state_rows(B_padded, scan.B, tile);
+        C = state_rows(C_padded, scan.C, tile);
         for (Int i = 0; i < flat; i += LANES) {
-            const Vector x = delta[i] + bias[k], z_i = z[i], step = softplus(x, decayed(x));
-            store(ss + i, step);
-            store(su + i, step * u[i]);
-            store(gate + i, z_i * sigmoid(z_i));
+            const Vector x = delta[i] + bias[k], z_i = z[i], step = softplus(x, exp_of_minus_abs(x));
+            store(step_tile + i, step);
+            store(input_tile + i, step * u[i]);
+            store(gate_tile + i, z_i * sigmoid(z_i));
         }
-        for (Int r = 0; r < rows; r++) y[r] = Vector{};
-        for (Int v = 0; v < plan.vectors; v += BLOCK)
-            for (Int q = 0; q < tile.count; q++) {
-                const Int place = k * plan.vectors + v;
+        for (Int r = 0; r < rows; r++) y_lanes[r] = Vector{};
+        for (Int v = 0; v < partition.vectors_per_block; v += TOGETHER)
+            for (Int q = 0; q < tile.sequences; q++) {
+                const Int place = k * partition.vectors_per_block + v;
                 Vector* held = state_of(state, tile, q) + place;
-                Vector now[BLOCK], A[BLOCK];
-                Ahead<3> ahead{next, q, plan.vectors / BLOCK, v / BLOCK};
-                for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.out}) ahead.add(*rows, next_k * W);
-                ahead.add(s.B, 0), ahead.add(s.C, 0);
-                for (Int n = 0; n < BLOCK; n++) {
-                    now[n] = held[n], A[n] = A2[place + n];
-                    if (!s.kept) continue;
-                    store(reinterpret_cast<float*>(kept(tile) + place + n), now[n]);
-                    __builtin_prefetch(kept(next) + next_k * plan.vectors + v + n, 1);
+                Vector h[TOGETHER], A[TOGETHER];
+                Prefetch<3> ahead{next_tile, q, partition.vectors_per_block / TOGETHER, v / TOGETHER};
+                for (const Rows* rows : {&scan.delta, &scan.u, &scan.z, &scan.out}) ahead.add(*rows, next_block * W);
+                ahead.add(scan.B, 0), ahead.add(scan.C, 0);
+                for (Int n = 0; n < TOGETHER; n++) {
+                    h[n] = held[n], A[n] = A_log2e[place + n];
+                    if (!scan.tile_states) continue;
+                    store(reinterpret_cast<float*>(tile_states(tile) + place + n), h[n]);
+                    __builtin_prefetch(tile_states(next_tile) + next_block * partition.vectors_per_block + v + n, 1);
                 }
-                for (Int r = q * tile.steps; r < (q + 1) * tile.steps; r++) {
-                    const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
-                    const float *B_r = B.of(r) + v * G, *C_r = C.of(r) + v * G;
-                    Vector sum = y[r];
+                for (Int r = q * tile.tokens; r < (q + 1) * tile.tokens; r++) {
+                    const Vector step = for_all_states<W>(step_tile + r * W);
+                    const Vector input = for_all_states<W>(input_tile + r * W);
+                    const float *B_r = B.row(r) + v * G, *C_r = C.row(r) + v * G;
+                    Vector y = y_lanes[r];
                     ahead.fetch();
 #pragma GCC unroll 8
-                    for (Int n = 0; n < BLOCK; n++) {
-                        now[n] = exp2(step * A[n]) * now[n] + input * spread<W>(B_r + n * G);
-                        sum += now[n] * spread<W>(C_r + n * G);
+                    for (Int n = 0; n < TOGETHER; n++) {
+                        h[n] = exp2(step * A[n]) * h[n] + input * for_all_channels<W>(B_r + n * G);
+                        y += h[n] * for_all_channels<W>(C_r + n * G);
                     }
-                    y[r] = sum;
+                    y_lanes[r] = y;
                 }
-                for (Int n = 0; n < BLOCK; n++) held[n] = now[n];
+                for (Int n = 0; n < TOGETHER; n++) held[n] = h[n];
             }
-        const float* yy = fold(folds[0], y, rows);
-        for (Int i = 0; i < flat; i += LANES) store(out.at(i), (load(yy + i) + D[k] * u[i]) * load(gate + i));
-        stored(out, s.out, tile, k);
+        const float* y = summed_over_states(state_sums[0], y_lanes, rows);
+        for (Int i = 0; i < flat; i += LANES)
+            store(out.at(i), (load(y + i) + D[k] * u[i]) * load(gate_tile + i));
+        stored(out, scan.out, tile, k);
     }
 
     void backward() {
-        walk(
-            -1, [&](const Tile& tile) { states_from(carry, s.grad_last, tile); },
-            [&](const Tile& tile, Int k, Int i) { backward_block(tile, k, i * STEPS * plan.vectors / BLOCK); },
-            [&](const Tile& tile) { states_to(s.dinitial, carry, tile); });
+        for_each_tile(
+            Order::BACKWARD, [&](const Tile& tile) { load_states(grad_state, scan.grad_last_state, tile); },
+            [&](const Tile& tile, Int k, Int i) {
+                const Int sums = i * TILE_TOKENS * partition.vectors_per_block / TOGETHER;
+                backward_block(tile, k, dB_sums + sums, dC_sums + sums);
+            },
+            [&](const Tile& tile) { store_states(scan.dinitial_state, grad_state, tile); });
         flush();
     }
 
-    void backward_block(const Tile& tile, Int k, Int sums) {
+    void backward_block(const Tile& tile, Int k, Vector* tile_dB, Vector* tile_dC) {
         const Int rows = tile.rows(), flat = rows * W;
-        const View delta = loaded(ss, s.delta, tile, k), u = loaded(uu, s.u, tile, k), z = loaded(zz, s.z, tile, k);
-        const View grad_out = loaded(gate, s.grad_out, tile, k);
-        B = weights(B_tile, s.B, tile);
-        C = weights(C_tile, s.C, tile);
-        start = s.kept ? kept(tile) : state;
-        if (!s.kept && k == 0) states_from(state, s.initial, tile);
+        const TileRows delta = loaded(step_tile, scan.delta, tile, k), u = loaded(u_tile, scan.u, tile, k);
+        const TileRows z = loaded(z_tile, scan.z, tile, k), grad_out = loaded(gate_tile, scan.grad_out, tile, k);
+        B = state_rows(B_padded, scan.B, tile);
+        C = state_rows(C_padded, scan.C, tile);
+        tile_start = scan.tile_states ? tile_states(tile) : state;
+        if (!scan.tile_states && k == 0) load_states(state, scan.initial_state, tile);
         for (Int i = 0; i < flat; i += LANES) {
-            const Vector x = delta[i] + bias[k], w = decayed(x), step = softplus(x, w);
+            const Vector x = delta[i] + bias[k], w = exp_of_minus_abs(x), step = softplus(x, w);
             const Vector z_i = z[i], sigma = sigmoid(z_i), g = grad_out[i] * sigma;
-            store(slope + i, (x >= 0.0f ? all(1.0f) : w) / (1.0f + w));
-            store(ss + i, step);
-            store(su + i, step * u[i]);
-            store(zz + i, sigma * z_i);
-            store(ee + i, g * z_i);
-            store(gate + i, g * (1.0f + z_i * (1.0f - sigma)));  // grad z = gate y
+            store(slope_tile + i, (x >= 0.0f ? all(1.0f) : w) / (1.0f + w));
+            store(step_tile + i, step);
+            store(input_tile + i, step * u[i]);
+            store(z_tile + i, sigma * z_i);
+            store(grad_y_tile + i, g * z_i);
+            store(gate_tile + i, g * (1.0f + z_i * (1.0f - sigma)));  // times y: the gradient of z
         }
-        for (Int r = 0; r < rows; r++) y[r] = S_lanes[r] = ds_lanes[r] = Vector{};
-        for (Int v = 0; v < plan.vectors; v += BLOCK)
-            for (Int q = 0; q < tile.count; q++) backward_states(tile, k, v, q, pB + sums, pC + sums);
-        float *yy = fold(folds[0], y, rows), *S = fold(folds[1], S_lanes, rows), *ds = fold(folds[2], ds_lanes, rows);
-        const View dz = view(gate, s.dz, tile, k), du = view(S, s.du, tile, k), ddelta = view(ds, s.ddelta, tile, k);
-        const View out = s.out.data ? view(yy, s.out, tile, k) : View{yy, yy, W};
+        for (Int r = 0; r < rows; r++) y_lanes[r] = S_lanes[r] = grad_step_lanes[r] = Vector{};
+        for (Int v = 0; v < partition.vectors_per_block; v += TOGETHER)
+            for (Int q = 0; q < tile.sequences; q++) backward_states(tile, k, v, q, tile_dB, tile_dC);
+        float* y = summed_over_states(state_sums[0], y_lanes, rows);
+        float* S = summed_over_states(state_sums[1], S_lanes, rows);
+        float* grad_step = summed_over_states(state_sums[2], grad_step_lanes, rows);
+        const TileRows dz = rows_of(gate_tile, scan.dz, tile, k), du = rows_of(S, scan.du, tile, k);
+        const TileRows ddelta = rows_of(grad_step, scan.ddelta, tile, k);
+        const TileRows out = scan.out.data ? rows_of(y, scan.out, tile, k) : TileRows{y, y, W};
         for (Int i = 0; i < flat; i += LANES) {
-            const Vector u_i = u[i], e = load(ee + i), sum = load(S + i);
-            const Vector grad = (u_i * sum + LN2 * load(ds + i)) * load(slope + i), y = load(yy + i) + D[k] * u_i;
-            store(dz.at(i), load(gate + i) * y);
-            store(out.at(i), y * load(zz + i));
-            store(du.at(i), load(ss + i) * sum + e * D[k]);
+            const Vector u_i = u[i], e = load(grad_y_tile + i), S_i = load(S + i);
+            const Vector grad = (u_i * S_i + LN2 * load(grad_step + i)) * load(slope_tile + i);
+            const Vector y_i = load(y + i) + D[k] * u_i;
+            store(dz.at(i), load(gate_tile + i) * y_i);
+            store(out.at(i), y_i * load(z_tile + i));
+            store(du.at(i), load(step_tile + i) * S_i + e * D[k]);
             store(ddelta.at(i), grad);
             dD[k] += e * u_i;
             dbias[k] += grad;
         }
-        if (s.out.data) stored(out, s.out, tile, k);
-        stored(dz, s.dz, tile, k), stored(du, s.du, tile, k), stored(ddelta, s.ddelta, tile, k);
-        if (k + 1 == plan.blocks) {
-            sum_channels(s.dB, pB + sums, tile);
-            sum_channels(s.dC, pC + sums, tile);
-            if (++since % FLUSH == 0) flush();
+        if (scan.out.data) stored(out, scan.out, tile, k);
+        stored(dz, scan.dz, tile, k), stored(du, scan.du, tile, k), stored(ddelta, scan.ddelta, tile, k);
+        if (k + 1 == partition.channel_blocks) {
+            sum_over_channels(scan.dB, tile_dB, tile);
+            sum_over_channels(scan.dC, tile_dC, tile);
+            if (++tiles_since_flush % FLUSH_TILES == 0) flush();
         }
     }
 
-    // BLOCK vectors of state of sequence q of a tile, forwards and back.
-    INLINE void backward_states(const Tile& tile, Int k, Int v, Int q, Vector* pB, Vector* pC) {
-        const Int first = q * tile.steps, end = first + tile.steps, place = k * plan.vectors + v;
-        Vector (*before)[BLOCK] = h + q;  // before[r] and before[r + 1]: states before and after token r
-        Vector now[BLOCK], A[BLOCK], sums[BLOCK];
+    // TOGETHER vectors of states of sequence q of a tile, through its tokens and back.
+    INLINE void backward_states(const Tile& tile, Int k, Int v, Int q, Vector* tile_dB, Vector* tile_dC) {
+        const Int first = q * tile.tokens, end = first + tile.tokens;
+        const Int place = k * partition.vectors_per_block + v;
+        Vector (*before)[TOGETHER] = states + q;  // before[r] and before[r + 1]: states before and after row r
+        Vector h[TOGETHER], A[TOGETHER], sums[TOGETHER];
         // The second level: the states within the tile fill the first.
-        Ahead<2> ahead{next, q, plan.vectors / BLOCK, v / BLOCK};
-        for (const Rows* rows : {&s.delta, &s.u, &s.z, &s.grad_out, &s.du, &s.ddelta, &s.dz})
-            ahead.add(*rows, next_k * W);
-        ahead.add(s.B, 0), ahead.add(s.C, 0);
-        for (Int n = 0; n < BLOCK; n++) {
-            A[n] = A2[place + n];
-            if (s.kept) __builtin_prefetch(kept(next) + next_k * plan.vectors + v + n, 0, 2);
-            const Vector* from = start + q * plan.blocks * plan.vectors + place + n;
-            before[first][n] = now[n] = load(reinterpret_cast<const float*>(from));
+        Prefetch<2> ahead{next_tile, q, partition.vectors_per_block / TOGETHER, v / TOGETHER};
+        for (const Rows* rows :
+             {&scan.delta, &scan.u, &scan.z, &scan.grad_out, &scan.du, &scan.ddelta, &scan.dz})
+            ahead.add(*rows, next_block * W);
+        ahead.add(scan.B, 0), ahead.add(scan.C, 0);
+        for (Int n = 0; n < TOGETHER; n++) {
+            A[n] = A_log2e[place + n];
+            if (scan.tile_states)
+                __builtin_prefetch(tile_states(next_tile) + next_block * partition.vectors_per_block + v + n, 0, 2);
+            const Vector* from = tile_start + q * partition.channel_blocks * partition.vectors_per_block + place + n;
+            before[first][n] = h[n] = load(reinterpret_cast<const float*>(from));
         }
         for (Int r = first; r < end; r++) {
-            const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W);
-            const float *B_r = B.of(r) + v * G, *C_r = C.of(r) + v * G;
-            Vector sum = y[r];
+            const Vector step = for_all_states<W>(step_tile + r * W), input = for_all_states<W>(input_tile + r * W);
+            const float *B_r = B.row(r) + v * G, *C_r = C.row(r) + v * G;
+            Vector y = y_lanes[r];
             ahead.fetch();
 #pragma GCC unroll 8
-            for (Int n = 0; n < BLOCK; n++) {
+            for (Int n = 0; n < TOGETHER; n++) {
                 const Vector decay = exp2(step * A[n]);
-                now[n] = decay * now[n] + input * spread<W>(B_r + n * G);
-                sum += now[n] * spread<W>(C_r + n * G);
-                a[r][n] = decay;
-                before[r + 1][n] = now[n];
+                h[n] = decay * h[n] + input * for_all_channels<W>(B_r + n * G);
+                y += h[n] * for_all_channels<W>(C_r + n * G);
+                decays[r][n] = decay;
+                before[r + 1][n] = h[n];
             }
-            y[r] = sum;
+            y_lanes[r] = y;
         }
-        Vector* held = state_of(carry, tile, q) + place;
-        for (Int n = 0; n < BLOCK; n++) now[n] = held[n], sums[n] = dA[place + n];
+        Vector* held = state_of(grad_state, tile, q) + place;
+        Vector ag[TOGETHER];  // a_(t+1) g_(t+1)
+        for (Int n = 0; n < TOGETHER; n++) ag[n] = held[n], sums[n] = dA[place + n];
         for (Int r = end - 1; r >= first; r--) {
-            const Vector step = repeated<W>(ss + r * W), input = repeated<W>(su + r * W), e = repeated<W>(ee + r * W);
-            const float *B_r = B.of(r) + v * G, *C_r = C.of(r) + v * G;
-            Vector S_r = S_lanes[r], ds_r = ds_lanes[r], tB[BLOCK], tC[BLOCK];
+            const Vector step = for_all_states<W>(step_tile + r * W), input = for_all_states<W>(input_tile + r * W);
+            const Vector e = for_all_states<W>(grad_y_tile + r * W);
+            const float *B_r = B.row(r) + v * G, *C_r = C.row(r) + v * G;
+            Vector S = S_lanes[r], grad_step = grad_step_lanes[r], dB[TOGETHER], dC[TOGETHER];
 #pragma GCC unroll 8
-            for (Int n = 0; n < BLOCK; n++) {
-                const Vector g = now[n] + e * spread<W>(C_r + n * G);
-                tC[n] = e * before[r + 1][n];
-                tB[n] = input * g;
-                S_r += g * spread<W>(B_r + n * G);
-                now[n] = a[r][n] * g;
-                const Vector slope = now[n] * before[r][n];
-                sums[n] += step * slope;
-                ds_r += slope * A[n];
+            for (Int n = 0; n < TOGETHER; n++) {
+                const Vector g = ag[n] + e * for_all_channels<W>(C_r + n * G);
+                dC[n] = e * before[r + 1][n];
+                dB[n] = input * g;
+                S += g * for_all_channels<W>(B_r + n * G);
+                ag[n] = decays[r][n] * g;
+                const Vector agh = ag[n] * before[r][n];
+                sums[n] += step * agh;
+                grad_step += agh * A[n];
             }
-            S_lanes[r] = S_r;
-            ds_lanes[r] = ds_r;
+            S_lanes[r] = S;
+            grad_step_lanes[r] = grad_step;
             // Sums over channels, as far as these vectors go; the rest after all blocks
-            const Int to = (r * plan.vectors + v) / BLOCK;
-            const Vector sB = summed<BLOCK, 1>(tB), sC = summed<BLOCK, 1>(tC);
-            pB[to] = k == 0 ? sB : pB[to] + sB;
-            pC[to] = k == 0 ? sC : pC[to] + sC;
+            const Int to = (r * partition.vectors_per_block + v) / TOGETHER;
+            const Vector dB_sum = sum_lanes<TOGETHER, 1>(dB), dC_sum = sum_lanes<TOGETHER, 1>(dC);
+            tile_dB[to] = k == 0 ? dB_sum : tile_dB[to] + dB_sum;
+            tile_dC[to] = k == 0 ? dC_sum : tile_dC[to] + dC_sum;
         }
-        for (Int n = 0; n < BLOCK; n++) held[n] = now[n], dA[place + n] = sums[n];
+        for (Int n = 0; n < TOGETHER; n++) held[n] = ag[n], dA[place + n] = sums[n];
     }
 
     // (sequence, token, state) = sums over the lanes that are channels
-    void sum_channels(const Rows& to, const Vector* sums, const Tile& tile) {
-        float all[LANES];
-        for (Int q = 0; q < tile.count; q++)
-            for (Int t = 0; t < tile.steps; t++) {
-                const Vector* mine = sums + (q * tile.steps + t) * plan.vectors / BLOCK;
-                float* row = to.row(tile.b + q, tile.t + t);
-                for (Int n = 0; n < s.states; n += LANES, mine += W / BLOCK) {
-                    const Vector sum = in_order<W>(summed<W / BLOCK, BLOCK>(mine), Lanes{});
-                    if (s.states - n >= LANES) {
+    void sum_over_channels(const Rows& to, const Vector* sums, const Tile& tile) {
+        float values[LANES];
+        for (Int q = 0; q < tile.sequences; q++)
+            for (Int t = 0; t < tile.tokens; t++) {
+                const Vector* from = sums + (q * tile.tokens + t) * partition.vectors_per_block / TOGETHER;
+                float* row = to.row(tile.first_sequence + q, tile.first_token + t);
+                for (Int n = 0; n < scan.states; n += LANES, from += W / TOGETHER) {
+                    const Vector sum = in_order_of_states<W>(sum_lanes<W / TOGETHER, TOGETHER>(from), Lanes{});
+                    if (scan.states - n >= LANES) {
                         store(row + n, sum);
                     } else {
-                        store(all, sum);
-                        copy(row + n, all, s.states - n);
+                        store(values, sum);
+                        copy(row + n, values, scan.states - n);
                     }
                 }
             }
@@ -629,287 +639,83 @@ struct Part {
 
     // Sums of the last tiles into those in float64.
     void flush() {
-        for (Int k = 0; k < plan.blocks; k++)
-            for (Int i = 0; i < std::min(W, s.channels - k * W); i++) {
-                const Int d = index * s.channels + k * W + i;
-                for (Int j = 0; j < G; j++) s.dD[d] += at(dD, k, j * W + i), s.dbias[d] += at(dbias, k, j * W + i);
-                for (Int n = 0; n < s.states; n++)
-                    s.dA[d * s.states + n] += at(dA, k * plan.vectors + n / G, n % G * W + i);
+        for (Int k = 0; k < partition.channel_blocks; k++)
+            for (Int i = 0; i < channels_in(k); i++) {
+                const Int d = index * scan.channels + k * W + i;
+                for (Int j = 0; j < G; j++)
+                    scan.dD[d] += lane_at(dD, k, j * W + i), scan.dbias[d] += lane_at(dbias, k, j * W + i);
+                for (Int n = 0; n < scan.states; n++)
+                    scan.dA[d * scan.states + n] +=
+                        lane_at(dA, k * partition.vectors_per_block + n / G, n % G * W + i);
             }
-        for (Int k = 0; k < plan.blocks; k++) {
+        for (Int k = 0; k < partition.channel_blocks; k++) {
             dD[k] = dbias[k] = Vector{};
-            for (Int v = 0; v < plan.vectors; v++) dA[k * plan.vectors + v] = Vector{};
+            for (Int v = 0; v < partition.vectors_per_block; v++) dA[k * partition.vectors_per_block + v] = Vector{};
         }
     }
 };
 
-template <Int W>
-void run_forward(const Scan& s) {
-    const Plan plan(s);
-    Turns turns(s, plan);
-    in_threads(plan.parts, [&](Int i) { Part<W>(s, turns, i).forward(); });
-}
-template <Int W>
-void run_backward(const Scan& s) {
-    const Plan plan(s);
-    Turns turns(s, plan);
-    in_threads(plan.parts, [&](Int i) { Part<W>(s, turns, i).backward(); });
+// Calls work(worker) for all workers of a scan, in threads.
+template <Int W, class Work>
+void for_each_worker(const ScanArguments& scan, const Work& work) {
+    const Partition partition(scan);
+    Pipeline pipeline(scan, partition);
+    in_threads(partition.workers, [&](Int i) {
+        ScanWorker<W> worker(scan, pipeline, i);
+        work(worker);
+    });
 }
 
-// The causal convolution: v_t = bias + sum_k w_k x_(t - K + 1 + k), out = v sigmoid(v), channel by channel. Tokens of
-// a tile are one flat array, so that a shift by one token is a shift by the number of channels; weights are repeated
-// for every token of a tile. A tile is some tokens of one sequence or several short sequences with what they need
-// around them: between them are values that nobody wants, but the loops stay long.
-struct ConvPart {
-    const Conv& c;
-    const Int index, history, tokens;  // history: tokens before the first that the convolution sees
-    bool by_tokens;
-    Int b0, b1, t0, t1, size;
-    Scratch scratch;
-    float *weight, *bias, *x, *v, *g, *dx, *dweight, *dbias;
-
-    static Int parts(const Conv& c) { return std::min(c.threads, c.sequences < c.threads ? c.length : c.sequences); }
-
-    ConvPart(const Conv& conv, Int i)
-        : c(conv), index(i), history(c.taps - 1), tokens(std::max<Int>(1, CONV_TILE / c.channels)) {
-        by_tokens = c.sequences < c.threads;
-        std::tie(b0, b1) = by_tokens ? std::make_pair(Int(0), c.sequences) : cut(c.sequences, parts(c), i);
-        std::tie(t0, t1) = by_tokens ? cut(c.length, parts(c), i) : std::make_pair(Int(0), c.length);
-        size = (tokens + 2 * history + history) * c.channels;
-        bias = repeat(c.bias);
-        weight = scratch.take(c.taps * stride());
-        for (Int k = 0; k < c.taps; k++) fill(weight + k * stride(), c.weight + k * c.channels);
-        x = scratch.take(size + history * c.channels), v = scratch.take(size), g = scratch.take(size + history * c.channels);
-        dx = scratch.take(size), dweight = scratch.take(c.taps * stride()), dbias = scratch.take(stride());
-    }
-
-    Int stride() const { return (size + LANES - 1) / LANES * LANES; }
-    void fill(float* to, const float* from) {
-        for (Int i = 0; i < size; i++) to[i] = from[i % c.channels];
-    }
-    float* repeat(const float* from) {
-        float* to = scratch.take(stride());
-        fill(to, from);
-        return to;
-    }
-
-    // Tokens first .. first + count of a sequence; before the first token come those of `before`, else zeros.
-    void load_rows(float* to, const Rows& from, const float* before, Int b, Int first, Int count) {
-        for (Int t = first; t < first + count; t++, to += c.channels) {
-            const float* row = nullptr;
-            if (t >= 0 && t < c.length)
-                row = from.row(b, t);
-            else if (before && t < 0 && t >= -history)
-                row = before + (b * history + t + history) * c.channels;
-            if (row)
-                copy(to, row, c.channels);
-            else
-                std::memset(to, 0, c.channels * sizeof(float));
-        }
-    }
-
-    void convolve(Int count) {
-        for (Int m = 0; m < count; m += LANES) {
-            Vector sum = load(bias + m);
-            for (Int k = 0; k < c.taps; k++) sum += load(weight + k * stride() + m) * load(x + k * c.channels + m);
-            store(v + m, sum);
-        }
-    }
-
-    void forward() {
-        const Int period = std::min(tokens, t1 - t0) + history;
-        const Int together = t1 - t0 < tokens && !by_tokens ? std::max<Int>(1, tokens / period) : 1;
-        for (Int b = b0; b < b1; b += together)
-            for (Int t = t0; t < t1; t += tokens) {
-                const Int count = std::min(together, b1 - b), steps = std::min(tokens, t1 - t), run = steps * c.channels;
-                for (Int j = 0; j < count; j++)
-                    load_rows(x + j * period * c.channels, c.x, c.before, b + j, t - history, steps + history);
-                const Int all = (count - 1) * period * c.channels + run;
-                convolve(all);
-                for (Int m = 0; m < all; m += LANES) store(v + m, load(v + m) * sigmoid(load(v + m)));
-                for (Int j = 0; j < count; j++)
-                    for (Int r = 0; r < steps; r++)
-                        copy(c.out.row(b + j, t + r), v + (j * period + r) * c.channels, c.channels);
-            }
-    }
-
-    // A tile needs the gradients of `history` tokens behind it, which are computed once more: tiles are independent.
-    void backward() {
-        const Int begin = t0 == 0 && c.dbefore ? -history : t0;
-        const Int period = std::min(tokens, t1 - begin) + history;
-        const Int together = t1 - begin < tokens && !by_tokens ? std::max<Int>(1, tokens / period) : 1;
-        Int since = 0;
-        for (Int b = b0; b < b1; b += together)
-            for (Int t = begin; t < t1; t += tokens) {
-                const Int count = std::min(together, b1 - b), steps = std::min(tokens, t1 - t);
-                const Int own = ((count - 1) * period + steps) * c.channels, all = own + history * c.channels;
-                std::fill(g + own, g + all + history * c.channels + LANES, 0.0f);
-                for (Int j = 0; j < count; j++) {
-                    const Int to = j * period * c.channels;
-                    load_rows(x + to, c.x, c.before, b + j, t - history, steps + 2 * history);
-                    load_rows(g + to, c.grad_out, nullptr, b + j, t, steps + history);
-                }
-                convolve(all);
-                for (Int m = 0; m < all; m += LANES) {
-                    const Vector value = load(v + m), sigma = sigmoid(value);
-                    store(g + m, load(g + m) * sigma * (1.0f + value * (1.0f - sigma)));
-                }
-                for (Int m = 0; m < own; m += LANES) {
-                    Vector sum = Vector{};
-                    for (Int k = 0; k < c.taps; k++)
-                        sum += load(weight + k * stride() + m) * load(g + (history - k) * c.channels + m);
-                    store(dx + m, sum);
-                }
-                for (Int j = 0; j < count; j++)
-                    for (Int r = 0; r < steps; r++) {
-                        const Int p = t + r;
-                        float* row = p < 0 ? c.dbefore + ((b + j) * history + p + history) * c.channels
-                                           : c.dx.row(b + j, p);
-                        copy(row, dx + (j * period + r) * c.channels, c.channels);
-                    }
-                std::fill(g + own, g + own + LANES, 0.0f);  // tokens behind belong to other tiles
-                for (Int m = 0; m < own; m += LANES) {
-                    const Vector grad = load(g + m);
-                    store(dbias + m, load(dbias + m) + grad);
-                    for (Int k = 0; k < c.taps; k++) {
-                        float* sum = dweight + k * stride() + m;
-                        store(sum, load(sum) + grad * load(x + k * c.channels + m));
-                    }
-                }
-                if (++since % FLUSH == 0) flush();
-            }
-        flush();
-    }
-
-    void flush() {
-        for (Int m = 0; m < size; m++) {
-            c.dbias[index * c.channels + m % c.channels] += dbias[m];
-            dbias[m] = 0;
-            for (Int k = 0; k < c.taps; k++) {
-                c.dweight[(index * c.taps + k) * c.channels + m % c.channels] += dweight[k * stride() + m];
-                dweight[k * stride() + m] = 0;
-            }
-        }
-    }
-};
-
-// Products of a tall matrix and a small one, for which libraries for matrices are slow.
-
-// `count` vectors of columns from `first` on of ROWS rows of the product; right: padded to whole vectors.
-template <Int ROWS, Int count>
-void multiply_block(const Product& p, Int row, Int first, const float* right, Int stride) {
-    Vector sum[ROWS][count] = {};
-    for (Int k = 0; k < p.inner; k++) {
-        Vector weight[count];
-        for (Int n = 0; n < count; n++) weight[n] = load(right + k * stride + (first + n) * LANES);
-#pragma GCC unroll 8
-        for (Int r = 0; r < ROWS; r++)
-            for (Int n = 0; n < count; n++) sum[r][n] += p.left[(row + r) * p.left_row + k] * weight[n];
-    }
-    for (Int r = 0; r < ROWS; r++)
-        for (Int n = 0; n < count; n++) {
-            const Int column = (first + n) * LANES, real = std::min(LANES, p.columns - column);
-            float* to = p.out + (row + r) * p.out_row + column;
-            if (real == LANES) {
-                store(to, p.add ? load(to) + sum[r][n] : sum[r][n]);
-                continue;
-            }
-            float values[LANES] = {};
-            if (p.add) copy(values, to, real);
-            store(values, load(values) + sum[r][n]);
-            copy(to, values, real);
-        }
-}
-
-void multiply_part(const Product& p, Int index) {
-    constexpr Int ROWS = LANES > 8 ? 8 : 4;
-    const Int vectors = (p.columns + LANES - 1) / LANES, stride = vectors * LANES;
-    Scratch scratch;
-    float* right = scratch.take(p.inner * stride);
-    for (Int k = 0; k < p.inner; k++) copy(right + k * stride, p.right + k * p.columns, p.columns);
-    const auto [begin, end] = cut(p.rows, p.threads, index);
-    Int row = begin;
-    for (; row + ROWS <= end; row += ROWS) {
-        Int n = 0;
-        for (; n + 2 <= vectors; n += 2) multiply_block<ROWS, 2>(p, row, n, right, stride);
-        if (n < vectors) multiply_block<ROWS, 1>(p, row, n, right, stride);
-    }
-    for (; row < end; row++)
-        for (Int n = 0; n < vectors; n++) multiply_block<1, 1>(p, row, n, right, stride);
-}
-
-// sums += left^T right, in float32 over OUTER_ROWS rows.
-void outer_part(const Product& p, Int index) {
-    constexpr Int BLOCK = 8;
-    const Int stride = (p.columns + LANES - 1) / LANES * LANES, height = (p.inner + BLOCK - 1) / BLOCK * BLOCK;
-    Scratch scratch;
-    float *left = scratch.take(OUTER_ROWS * height), *right = scratch.take(OUTER_ROWS * stride);
-    double* sums = p.sums + index * p.inner * p.columns;
-    const auto [begin, end] = cut(p.rows, p.threads, index);
-    for (Int first = begin; first < end; first += OUTER_ROWS) {
-        const Int rows = std::min(OUTER_ROWS, end - first);
-        for (Int r = 0; r < rows; r++) {
-            copy(left + r * height, p.left + (first + r) * p.left_row, p.inner);
-            copy(right + r * stride, p.right + (first + r) * p.right_row, p.columns);
-        }
-        for (Int m = 0; m < p.inner; m += BLOCK)
-            for (Int n = 0; n < p.columns; n += LANES) {
-                Vector sum[BLOCK] = {};
-                for (Int r = 0; r < rows; r++) {
-                    const Vector value = load(right + r * stride + n);
-#pragma GCC unroll 8
-                    for (Int i = 0; i < BLOCK; i++) sum[i] += left[r * height + m + i] * value;
-                }
-                for (Int i = 0; i < std::min(BLOCK, p.inner - m); i++)
-                    for (Int j = 0; j < std::min(LANES, p.columns - n); j++)
-                        sums[(m + i) * p.columns + n + j] += sum[i][j];
-            }
+// The same with as many channels to a vector as the caller asks for.
+template <class Work>
+void run(const ScanArguments& scan, const Work& work) {
+    switch (scan.width) {
+        case 1: return for_each_worker<1>(scan, work);
+        case 2: return for_each_worker<2>(scan, work);
+        case 4: return for_each_worker<4>(scan, work);
+        case 8: return for_each_worker<LANES < 8 ? 4 : 8>(scan, work);
+        default: return for_each_worker<LANES>(scan, work);
     }
 }
 
 }  // namespace
 
-#define FOR_WIDTH(call)                      \
-    switch (scan->width) {                   \
-        case 1: return call<1>(*scan);       \
-        case 2: return call<2>(*scan);       \
-        case 4: return call<4>(*scan);       \
-        case 8: return call<LANES < 8 ? 4 : 8>(*scan); \
-        default: return call<LANES>(*scan);  \
-    }
-
 extern "C" {
+
+const char* layout() {
+    static const std::string text =
+        DESCRIBE(Rows, FIELD(data), FIELD(sequence), FIELD(token)) +
+        DESCRIBE(ScanArguments, FIELD(sequences), FIELD(length), FIELD(channels), FIELD(states), FIELD(threads),
+                 FIELD(width), FIELD(u), FIELD(delta), FIELD(z), FIELD(B), FIELD(C), FIELD(out), FIELD(A), FIELD(D),
+                 FIELD(bias), FIELD(initial_state), FIELD(last_state), FIELD(tile_states), FIELD(grad_out), FIELD(du),
+                 FIELD(ddelta), FIELD(dz), FIELD(dB), FIELD(dC), FIELD(grad_last_state), FIELD(dinitial_state),
+                 FIELD(dA), FIELD(dD), FIELD(dbias));
+    return text.c_str();
+}
 
 int64_t lanes() { return LANES; }
 
-// Values of Scan.kept: the states before each tile of a sequence; none where one tile is all.
-int64_t kept_values(const Scan* scan) {
-    const Plan plan(*scan);
-    return scan->length > STEPS ? scan->sequences * plan.chunks * plan.blocks * plan.vectors * LANES : 0;
+// Values of `tile_states`: the states before each tile of a sequence; none where one tile is all.
+int64_t tile_states_size(const ScanArguments* scan) {
+    const Partition partition(*scan);
+    if (scan->length <= TILE_TOKENS) return 0;
+    const Int tiles = scan->sequences * partition.tiles_per_sequence;
+    return tiles * partition.channel_blocks * partition.vectors_per_block * LANES;
 }
 
-void scan_forward(const Scan* scan) { FOR_WIDTH(run_forward) }
-void scan_backward(const Scan* scan) { FOR_WIDTH(run_backward) }
-
-void conv_forward(const Conv* conv) {
-    in_threads(ConvPart::parts(*conv), [&](Int i) { ConvPart(*conv, i).forward(); });
+void scan_forward(const ScanArguments* scan) {
+    run(*scan, [](auto& worker) { worker.forward(); });
 }
-void conv_backward(const Conv* conv) {
-    in_threads(ConvPart::parts(*conv), [&](Int i) { ConvPart(*conv, i).backward(); });
+void scan_backward(const ScanArguments* scan) {
+    run(*scan, [](auto& worker) { worker.backward(); });
 }
 
-void multiply(const Product* product) {
-    in_threads(product->threads, [&](Int i) { multiply_part(*product, i); });
-}
-void outer(const Product* product) {
-    in_threads(product->threads, [&](Int i) { outer_part(*product, i); });
-}
-
-// For tests and the benchmark: 2**x - minus of `count` values (a multiple of 16) of each thread, in place, so many times.
-void exponentials(float* values, int64_t count, int64_t turns, float minus, int64_t threads) {
-    in_threads(threads, [&](Int i) {
-        float* own = values + i * count;
-        for (Int turn = 0; turn < turns; turn++) {
+// For tests and the benchmark: 2**x - minus of `count` values (a multiple of LANES) of each thread, in place, `times`
+// times.
+void exponentials(float* values, int64_t count, int64_t times, float minus, int64_t threads) {
+    in_threads(threads, [&](Int thread) {
+        float* own = values + thread * count;
+        for (Int turn = 0; turn < times; turn++) {
             for (Int i = 0; i < count; i += LANES) store(own + i, exp2(load(own + i)) - minus);
             __asm__ volatile("" ::: "memory");  // turns stay apart: two in one loop would wait for each other
         }

@@ -1,4 +1,4 @@
-// What the kernels share: vectors of floats as wide as the processor's, memory for them, threads.
+// What the kernels share: vectors of floats as wide as the processor's, functions of them, memory, threads.
 
 #pragma once
 
@@ -65,6 +65,21 @@ INLINE Vector exp2(Vector x) {
     return (Vector)((Mask)p + ((Mask)shifted << 23));
 }
 
+INLINE Vector exp_of_minus_abs(Vector x) { return exp2((Vector)((Mask)x | INT32_MIN) * LOG2E); }
+
+INLINE Vector sigmoid(Vector x) {
+    const Vector w = exp_of_minus_abs(x);
+    return (x >= 0.0f ? all(1.0f) : w) / (1.0f + w);
+}
+
+// For short rows: without the call of memcpy.
+INLINE void copy(float* to, const float* from, Int count) {
+    for (; count >= LANES; count -= LANES, to += LANES, from += LANES) store(to, load(from));
+    if (LANES > 8 && count & 8) std::memcpy(to, from, 32), to += 8, from += 8;
+    if (LANES > 4 && count & 4) std::memcpy(to, from, 16), to += 4, from += 4;
+    for (count &= 3; count > 0; count--) *to++ = *from++;
+}
+
 // Zeroed memory for vectors, handed out piece by piece.
 class Scratch {
     std::vector<std::unique_ptr<float[]>> pieces;
@@ -72,17 +87,23 @@ class Scratch {
   public:
     float* take(Int count) {
         pieces.emplace_back(new float[count + 2 * LANES]());
-        const auto at = reinterpret_cast<uintptr_t>(pieces.back().get());
-        return reinterpret_cast<float*>((at + BYTES - 1) / BYTES * BYTES);
+        const auto address = reinterpret_cast<uintptr_t>(pieces.back().get());
+        return reinterpret_cast<float*>((address + BYTES - 1) / BYTES * BYTES);
     }
 };
 
+// work(0) ... work(workers - 1), each in a thread of its own.
 template <class Work>
-void in_threads(Int parts, const Work& work) {
+void in_threads(Int workers, const Work& work) {
     std::vector<std::thread> others;
-    for (Int i = 1; i < parts; i++) others.emplace_back(work, i);
+    for (Int i = 1; i < workers; i++) others.emplace_back(work, i);
     work(0);
     for (auto& thread : others) thread.join();
+}
+
+// Which of `count` items worker i of `workers` does: from first to before second.
+inline std::pair<Int, Int> share(Int count, Int workers, Int i) {
+    return {count * i / workers, count * (i + 1) / workers};
 }
 
 }  // namespace

@@ -37,7 +37,7 @@ from special_steps.clip.windows import window_starts
 from special_steps.clip_scale import scale_probabilities
 from special_steps.core.settings import _bundled_scales, default_of
 from special_steps.core.store import new_store, write_array
-from special_steps.kernels import build as native
+from special_steps.kernels.build import keep_memory
 
 CLASSES, BATCH = 8, 8
 WINDOW, STRIDE, GLOBAL_BIAS, ATTENTION, PRECISION = (
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--memory", action="store_true", help="peaks of memory, instead of times")
     options = parser.parse_args()
-    native.keep_memory()
+    keep_memory()
     if options.memory:
         compare_memory()
         return

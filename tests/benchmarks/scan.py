@@ -2,6 +2,7 @@
 
     python tests/benchmarks/scan.py [TOKENS]
 
+Measured are the kernels' forward and backward pass, as the Mamba block calls them in training.
 The floor is what this machine needs for the exponentials that the recurrence can't do without
 (one a token, channel and state, forward and once more backward, where the state is recomputed; by
 the kernel's own inlined exp2, over data in the first-level cache) or for moving the tensors in and
@@ -15,7 +16,8 @@ import time
 
 import torch
 
-from special_steps.kernels.scan import kernels, selective_scan
+from special_steps.kernels import build
+from special_steps.kernels.scan import ScanInputs, scan_backward, scan_forward
 
 CHANNELS, STATES = 32, 16  # the spatial branch of MambaHSI with 16 hidden channels
 
@@ -29,7 +31,7 @@ def exponentials(blocks: torch.Tensor, turns: int) -> None:
         ctypes.c_float(1),
         ctypes.c_int64(threads),
     )
-    kernels().exponentials(ctypes.c_void_p(blocks.data_ptr()), *numbers)
+    build.library("scan").exponentials(ctypes.c_void_p(blocks.data_ptr()), *numbers)
 
 
 def timed(call) -> float:
@@ -44,27 +46,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tokens", type=int, nargs="?", default=207_400, help="610 x 340 pixels")
     length = parser.parse_args().tokens
-    if kernels() is None:
+    if not build.available("scan"):
         raise SystemExit("this measures the compiled kernels: install a C++ compiler first")
+    build.keep_memory()
     threads = torch.get_num_threads()
     torch.manual_seed(0)
-    shape = {"u": CHANNELS, "delta": CHANNELS, "B": STATES, "C": STATES, "z": CHANNELS}
-    t = {k: torch.randn(1, length, n, requires_grad=True) for k, n in shape.items()}
-    A = -torch.arange(1.0, STATES + 1).repeat(CHANNELS, 1).requires_grad_()
-    D, bias = torch.ones(CHANNELS, requires_grad=True), torch.full((CHANNELS,), -3.0)
-    bias.requires_grad_()
-    leaves, grad = [*t.values(), A, D, bias], torch.randn(1, length, CHANNELS)
+    u, delta, z, grad = (torch.randn(1, length, CHANNELS) for _ in range(4))
+    B, C = (torch.randn(1, length, STATES) for _ in range(2))
+    A = -torch.arange(1.0, STATES + 1).repeat(CHANNELS, 1)
+    D, bias = torch.ones(CHANNELS), torch.full((CHANNELS,), -3.0)
+    inputs = ScanInputs(u, delta, A, B, C, D, z, bias)
 
     def scan() -> None:
-        y, _ = selective_scan(t["u"], t["delta"], A, t["B"], t["C"], D, t["z"], bias)
-        torch.autograd.grad(y, leaves, grad)
+        _, _, saved = scan_forward(inputs, training=True)
+        into = {name: torch.empty_like(u) for name in ("du", "ddelta", "dz", "out")}
+        into |= {name: torch.empty_like(B) for name in ("dB", "dC")}
+        scan_backward(inputs, saved, grad, None, into)
 
     values = length * CHANNELS * STATES
     blocks = torch.linspace(-1, 0, 2048).repeat(threads, 1)  # torch aligns them to whole vectors
     turns = 2 * values // blocks.numel()
 
-    # Forward reads u, delta, z, B, C and writes y; backward reads all and writes the gradients.
-    words = length * (3 * (3 * CHANNELS + 2 * STATES) + 2 * CHANNELS)
+    # Forward reads u, delta, z, B, C and writes y; backward reads all, writes the gradients and y again.
+    words = length * (3 * (3 * CHANNELS + 2 * STATES) + 3 * CHANNELS)
     source, target = torch.ones(words // 2), torch.ones(words // 2)
     rows = []
     for _ in range(16):

@@ -70,9 +70,9 @@ def parity(figures: Figures, out: Path) -> None:
 
 def parity_fused(figures: Figures, out: Path) -> None:
     """Mamba and MambaHSI by mamba-ssm against the CPU."""
-    from special_steps.classifier.mambahsi import _fused_inner
+    from special_steps.classifier.mamba import mamba_ssm_inner
 
-    if _fused_inner() is None:
+    if mamba_ssm_inner() is None:
         raise SystemExit("mamba-ssm cannot be used, see the warning above")
     network_parity(figures, "mamba-ssm")
 
@@ -101,7 +101,8 @@ def scan_parity(figures: Figures) -> None:
 
 def network_parity(figures: Figures, way: str) -> None:
     """Mamba (both layouts of tokens) and MambaHSI: outputs, gradients."""
-    from special_steps.classifier.mambahsi import Mamba, MambaHSI
+    from special_steps.classifier.mamba import Mamba
+    from special_steps.classifier.mambahsi import MambaHSI
 
     def check(what: str, model: torch.nn.Module, inputs: torch.Tensor) -> None:
         found = {}

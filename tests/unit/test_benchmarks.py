@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from special_steps.kernels.scan import kernels
+from special_steps.kernels import build
 
 ROOT = Path(__file__).resolve().parents[2]
-compiled = pytest.mark.skipif(kernels() is None, reason="needs a C++ compiler")
+compiled = pytest.mark.skipif(not build.available("scan"), reason="needs a C++ compiler")
 
 
 @pytest.mark.parametrize(

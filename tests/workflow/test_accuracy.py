@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT
+from runs import ROOT
 
 CONFIG = ROOT / "tests" / "workflow" / "noisy_labels.yaml"
 

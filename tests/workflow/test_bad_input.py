@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.io
-from conftest import SMALL
+from runs import SMALL
 
 from special_steps.core.store import open_store
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from runs import ROOT
 
 OLD = '#!/bin/sh\ncase "$*" in *version_info*) exit 1;; --version) echo Python 3.9.2;; esac\n'
 BARE = '#!/bin/sh\ncase "$*" in *ensurepip*) exit 1;; esac\n'

@@ -10,7 +10,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from conftest import command
+from runs import command
 
 SEED = "results/demo/hsi/seed-0"
 CHROMIUM = [

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from conftest import ROOT, SMALL, command
 from jobs import Job, and_what_follows, jobs_of, outputs_of
+from runs import ROOT, SMALL, command
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 import rasterio
 import yaml
-from conftest import ROOT, SMALL, command, kill_group
 from jobs import and_what_follows, jobs_of, outputs_of
+from runs import ROOT, SMALL, command, kill_group
 
 from special_steps.core.store import open_store
 

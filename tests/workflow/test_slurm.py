@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import rasterio
 import yaml
-from conftest import ROOT, SMALL, SNAKEFILE, kill_group
+from runs import ROOT, SMALL, SNAKEFILE, kill_group
 
 from special_steps.core.store import open_store
 
