@@ -7,12 +7,14 @@ compiles all. Sources lie beside the modules that call them.
 
 import ctypes
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -62,8 +64,16 @@ def _compile(source: Path, target: Path, compiler: str) -> None:
 
 
 def _find_compiler() -> str | None:
+    """The machine's compiler, else the one that envs/run.sh installs where there is none; words for the shell.
+
+    $CXX stays unset then, and it is part of the binaries' key: steps and tests find what envs/run.sh compiled.
+    """
     names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-    return next((n for n in names if n and shutil.which(shlex.split(n)[0])), None)
+    if found := next((n for n in names if n and shutil.which(shlex.split(n)[0])), None):
+        return found
+    if importlib.util.find_spec("ziglang"):
+        return shlex.join([sys.executable, "-m", "ziglang", "c++"])
+    return None
 
 
 @cache

@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import pytest
 
 from special_steps.kernels import build as native
@@ -10,6 +13,7 @@ def test_without_a_compiler_the_fix_is_told(monkeypatch, tmp_path, caplog, name)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setitem(sys.modules, "ziglang", None)  # as if it were not installed
     assert native.kernels.__wrapped__(name) is None
     (record,) = caplog.records
     assert record.levelname == "WARNING"
@@ -24,6 +28,25 @@ def compiler(tmp_path, monkeypatch, script):
     monkeypatch.setenv("CXX", str(path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return calls
+
+
+@both
+def test_a_compiler_in_the_environment_is_used_where_the_machine_has_none(
+    monkeypatch, tmp_path, name
+):
+    package = tmp_path / "packages" / "ziglang"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    calls = f"{tmp_path}/calls"
+    (package / "__main__.py").write_text(f"import sys\nopen({calls!r}, 'w').write(sys.argv[1])")
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delitem(sys.modules, "ziglang", raising=False)
+    native.kernels.__wrapped__(name)
+    assert Path(calls).read_text() == "c++"
 
 
 @both
