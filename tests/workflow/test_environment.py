@@ -76,6 +76,7 @@ NOWHERE = {
 }
 
 
+@pytest.mark.slow
 def test_a_registry_out_of_reach_is_reported(project):
     (project / "envs" / "requirements.txt").write_text("six==1.16.0\n")
     done = start(project, "true", **NOWHERE)
@@ -85,6 +86,7 @@ def test_a_registry_out_of_reach_is_reported(project):
     assert start(project, "true", **NOWHERE).returncode != 0
 
 
+@pytest.mark.slow
 def test_without_a_compiler_one_is_installed_unless_it_is_kept_out(project):
     programs = project / "programs"  # what a bare machine has, and no compiler
     programs.mkdir()
@@ -101,6 +103,7 @@ def test_without_a_compiler_one_is_installed_unless_it_is_kept_out(project):
     assert done.returncode == 0, "plain torch does the work"
 
 
+@pytest.mark.slow
 def test_the_environment_is_made_once_and_again_when_the_lock_changes(project):
     show = "import sys, special_steps; print(sys.prefix, special_steps.__file__)"
     version = "import importlib.metadata; print(importlib.metadata.version('special-steps'))"
