@@ -16,11 +16,15 @@ command -v nvidia-smi >/dev/null || stop "no NVIDIA driver (nvidia-smi) on this 
 cards=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>&1 | sort -u | tr -d '.\r') || true
 [[ $cards =~ ^[0-9]+($'\n'[0-9]+)*$ ]] || stop "nvidia-smi finds no card: ${cards%%$'\n'*}"
 
+# the toolkit's folder: that of nvcc on the PATH, if it has the headers too (it may be a link or a wrapper)
+nvcc=$(readlink -f "$(command -v nvcc)") || true
+toolkit() { compgen -G "$1/include/cuda_runtime.h" || compgen -G "$1/targets/*/include/cuda_runtime.h"; } >/dev/null
 if [ -z "${CUDA_HOME:-}" ]; then
-    nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
-    CUDA_HOME=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
+    CUDA_HOME=${nvcc%/bin/nvcc}
+    toolkit "$CUDA_HOME" || CUDA_HOME=/usr/local/cuda
 fi
-[ -x "$CUDA_HOME/bin/nvcc" ] || stop "nvcc not found in $CUDA_HOME/bin: install the CUDA toolkit, or name its folder: CUDA_HOME=/path/to/cuda bash envs/gpu.sh"
+{ [ -x "$CUDA_HOME/bin/nvcc" ] && toolkit "$CUDA_HOME"; } ||
+    stop "no CUDA toolkit with nvcc in $CUDA_HOME: install it, or name its folder: CUDA_HOME=/path/to/cuda bash envs/gpu.sh"
 
 [ -n "${PYTHON:-}" ] || bash "$root/envs/run.sh" true
 python=${PYTHON:-$root/.venv/bin/python}

@@ -138,6 +138,8 @@ def test_hooks_before_a_commit_are_the_checks_of_ci():
 def cuda(tmp_path) -> Path:
     """A toolkit's folder whose bin/ has nvcc (CUDA 13.0), a driver with cards, a Python with torch (CUDA 13.2)."""
     (tmp_path / "bin").mkdir()
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "cuda_runtime.h").touch()
     for name, text in {
         "nvcc": 'echo "Cuda compilation tools, release 13.0, V13.0.88" "$@"',
         "nvidia-smi": "echo 9.0; echo 9.0",
@@ -170,7 +172,7 @@ def add_gpu(cuda: Path) -> list[str]:
     [
         ("nvidia-smi", None, "no NVIDIA driver"),
         ("nvidia-smi", "echo No devices were found; exit 6", "finds no card: No devices"),
-        ("nvcc", None, "install the CUDA toolkit"),
+        ("nvcc", None, "no CUDA toolkit with nvcc"),
         ("nvcc", "echo release 12.4, V12", "is of CUDA 12.4, torch of CUDA 13.2: install"),
         ("python", "exit 1", "has no torch"),
         ("python", "echo", "built without CUDA"),
