@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from fnmatch import fnmatch
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in the workflow; before torch is loaded
@@ -23,3 +24,37 @@ def shared() -> Path:
     if not (folder / "DESIGN.md").is_file():
         pytest.skip("the developers' shared data folder is not beside the project")
     return folder
+
+
+skipped: list[str] = []  # "test: reason" of each
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note what was skipped, and why."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        skipped.append(f"{report.nodeid}: {report.longrepr[2].removeprefix('Skipped: ')}")
+
+
+pytest_collectreport = pytest_runtest_logreport  # whole modules too
+
+
+def unexpected_skips() -> list[str]:
+    """With CI=true, skips that tests/expected_skips.txt does not name."""
+    if os.environ.get("CI") != "true":
+        return []
+    lines = (ROOT / "tests" / "expected_skips.txt").read_text().splitlines()
+    expected = [line for line in lines if line and not line.startswith("#")]
+    return [s for s in skipped if not any(fnmatch(s, pattern) for pattern in expected)]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run in CI that skips what it should not."""
+    if unexpected_skips() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which skips made the run fail; pytest's -ra lists all of them."""
+    if found := unexpected_skips():
+        terminalreporter.section("failed: skipped, but not in tests/expected_skips.txt", red=True)
+        terminalreporter.write_line("\n".join(found))

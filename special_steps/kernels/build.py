@@ -7,12 +7,14 @@ compiles all. Sources lie beside the modules that call them; each is a library o
 
 import ctypes
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
 import shlex
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -115,8 +117,16 @@ def _processor() -> str:
 
 
 def _find_compiler() -> str | None:
+    """The machine's compiler, else the one that envs/run.sh installs where there is none; words for the shell.
+
+    $CXX stays unset then, and it is part of the binaries' key: steps and tests find what envs/run.sh compiled.
+    """
     names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-    return next((n for n in names if n and shutil.which(shlex.split(n)[0])), None)
+    if found := next((n for n in names if n and shutil.which(shlex.split(n)[0])), None):
+        return found
+    if importlib.util.find_spec("ziglang"):
+        return shlex.join([sys.executable, "-m", "ziglang", "c++"])
+    return None
 
 
 def _compile(source: Path, target: Path, compiler: str) -> None:

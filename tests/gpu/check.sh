@@ -28,37 +28,25 @@ check() {
         figure "$1" "FAILED or stopped after at most $2 s (exit code $?)"
 }
 
-# mamba-ssm and causal-conv1d are compiled beside the first checks, for the card that is here only: their own
-# settings are for nine kinds of cards, which takes nine times as long.
-build() {
-    local start=$SECONDS log=$out/build.log
-    export PYTORCH_NVCC=$root/tests/gpu/nvcc_one_card.sh MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE
-    export MAX_JOBS=$((($(nproc) + 1) / 2))
-    NVCC_CARD=$("$PYTHON" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
-    export NVCC_CARD
-    for package in $(grep -oE '^(einops|ninja|tokenizers|transformers)==[^ ]+' "$root/envs/gpu.txt"); do
-        "$PYTHON" -c "import ${package%%==*}" 2>/dev/null || "$PYTHON" -m pip install --no-deps "$package" >>"$log" 2>&1
-    done
-    for package in $(grep -oE '^(causal-conv1d|mamba-ssm)==[^ ]+' "$root/envs/gpu.txt"); do
-        start=$SECONDS
-        if nice timeout 420 "$PYTHON" -m pip wheel --no-build-isolation --no-deps -w "$out/wheels" "$package" >>"$log" 2>&1; then
-            figure "build of $package" "$((SECONDS - start)) s"
-        else
-            figure "build of $package" "FAILED after $((SECONDS - start)) s: $(grep -iE 'error' "$log" | tail -n 1 | cut -c 1-200)"
-            return 1
-        fi
-    done
-}
+# mamba-ssm and causal-conv1d are compiled beside the first checks, and installed when these are done with plain torch.
 "$PYTHON" -m pip uninstall -y mamba-ssm causal-conv1d >/dev/null 2>&1
-rm -rf "$out/wheels"
-build &
+PYTHON=$PYTHON timeout -k 5 480 bash "$root/envs/gpu.sh" "$out/wheels" >"$out/build.log" 2>&1 &
 builder=$!
 
 check card 60
 check parity 120
 check iteration 60
 check default 200
-wait $builder && "$PYTHON" -m pip install --no-deps "$out"/wheels/*.whl >>"$out/build.log" 2>&1
+wait $builder
+built=$?
+while read -r _ package _ _ seconds _; do
+    figure "build of $package" "$seconds s"
+done < <(grep ' compiled in ' "$out/build.log")
+if [ $built = 0 ]; then
+    "$PYTHON" -m pip install --no-deps "$out"/wheels/*.whl >>"$out/build.log" 2>&1
+else
+    figure "build of mamba-ssm" "FAILED or stopped (exit code $built): $(tail -n 1 "$out/build.log")"
+fi
 check parity-fused 120
 check iteration-fused 60
 check pavia 240

@@ -2,6 +2,7 @@ import shutil
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ def test_without_a_compiler_the_fix_is_said(monkeypatch, tmp_path, caplog, name)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setitem(sys.modules, "ziglang", None)  # as if it were not installed
     assert not build.available(name)
     assert not build.available(name)
     with pytest.raises(RuntimeError, match=name):
@@ -34,6 +36,7 @@ def test_kernels_that_lack_a_compiler_together_warn_once(monkeypatch, tmp_path, 
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setitem(sys.modules, "ziglang", None)
     assert not build.available("scan", "conv", "matmul")
     assert len(caplog.records) == 1
 
@@ -51,6 +54,25 @@ def compiler(tmp_path, monkeypatch):
         return calls
 
     return make
+
+
+@every
+def test_a_compiler_in_the_environment_is_used_where_the_machine_has_none(
+    monkeypatch, tmp_path, name
+):
+    package = tmp_path / "packages" / "ziglang"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    calls = f"{tmp_path}/calls"
+    (package / "__main__.py").write_text(f"import sys\nopen({calls!r}, 'w').write(sys.argv[1])")
+    monkeypatch.syspath_prepend(package.parent)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delitem(sys.modules, "ziglang", raising=False)
+    assert not build.available(name), "a stand-in that compiles nothing"
+    assert Path(calls).read_text() == "c++"
 
 
 @every
