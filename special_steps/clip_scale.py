@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +17,17 @@ from special_steps.clip.upsample import Upsampler, make_upsampler
 from special_steps.clip.windows import slide
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
-from special_steps.core.store import create_array, new_store, open_store, tile_rows, write_strips
+from special_steps.core.store import (
+    array_of,
+    create_array,
+    grid_of,
+    new_store,
+    open_store,
+    read_array,
+    tile_rows,
+    write_names,
+    write_strips,
+)
 from special_steps.kernels.build import keep_memory
 
 log = logging.getLogger("special")
@@ -160,8 +169,7 @@ def clip_scale(
         if value <= 0:
             raise UserError(f"{name} {value} must be positive")
     store = open_store(rgb, rgb=("band", "y", "x"), nodata=("y", "x"))
-    image = cast(zarr.Array, store["rgb"])
-    nodata = np.asarray(cast(zarr.Array, store["nodata"])[:])
+    image, nodata = array_of(store, "rgb"), read_array(store, "nodata")
     colour = mean_colour(image, nodata)
     phrases = read_phrases(text)
     clip = load_clip(model, weights)
@@ -201,8 +209,9 @@ def clip_scale(
         step="clip_scale",
         settings={k: v for k, v in settings.items() if k not in ("rgb", "text", "out")},
         inputs=inputs,
-        attributes={"class_names": phrases.class_names},
+        grid=grid_of(store),
     ) as group:
+        write_names(group, phrases.class_names)
         shape = (len(phrases.class_names), height, width)
         write_strips(create_array(group, "probabilities", shape, ("class", "y", "x")), strips)
 

@@ -11,7 +11,11 @@ import numpy as np
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
-from special_steps.core.store import open_store
+from special_steps.core.store import (
+    class_names,
+    open_store,
+    read_array,
+)
 from special_steps.io.ground_truth import read_ground_truth
 
 
@@ -101,8 +105,8 @@ def evaluate(
         confusion_matrix: CSV file to write, a row per reference class, a column per predicted one.
     """
     store = open_store(prediction, labels=("y", "x"))
-    names = store.attrs["class_names"]
-    predicted = store["labels"][:]
+    names = class_names(store)
+    predicted = read_array(store, "labels")
     reference = read_ground_truth(
         ground_truth,
         variable=variable,

@@ -1,6 +1,5 @@
 """The maps that people open: GeoTIFFs of classes and confidence, and a picture beside the RGB."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -15,7 +14,13 @@ from rasterio.transform import Affine
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.palette import NO_DATA, class_colours
-from special_steps.core.store import open_store
+from special_steps.core.store import (
+    Grid,
+    class_names,
+    grid_of,
+    open_store,
+    read_array,
+)
 
 
 def _rgba(colour: str) -> tuple[int, int, int, int]:
@@ -26,8 +31,7 @@ def write_raster(
     path: Path,
     data: np.ndarray,
     description: str,
-    crs: str | None,
-    transform: Sequence[float] | None,
+    grid: Grid,
     nodata: float,
     colours: dict[int, tuple[int, int, int, int]] | None = None,
     tags: dict[str, str] | None = None,
@@ -38,8 +42,7 @@ def write_raster(
         path: the file.
         data: (y, x), uint8 or float32.
         description: what the band holds.
-        crs: WKT, or None.
-        transform: six numbers of the affine map from (x, y) index to CRS, or None.
+        grid: where the pixels lie.
         nodata: value that means no data.
         colours: red, green, blue and alpha (0 to 255) of values.
         tags: names and texts for the file's header.
@@ -58,10 +61,10 @@ def write_raster(
     }
     if colours:
         profile["photometric"] = "palette"
-    if crs:
-        profile["crs"] = CRS.from_wkt(crs)
-    if transform:
-        profile["transform"] = Affine(*transform)
+    if grid.crs:
+        profile["crs"] = CRS.from_wkt(grid.crs)
+    if grid.transform:
+        profile["transform"] = Affine(*grid.transform)
     with atomic_write(path) as file, rasterio.open(file, "w", **profile) as raster:
         if colours:  # before the data: the file's kind is settled with the first
             raster.write_colormap(1, colours)
@@ -151,16 +154,15 @@ def export(
         picture: PNG to write: image, class map and confidence side by side.
     """
     store = open_store(prediction, labels=("y", "x"), margin=("y", "x"), nodata=("y", "x"))
-    image = open_store(rgb, rgb=("band", "y", "x"))["rgb"][:].transpose(1, 2, 0)
-    names, crs, transform = (store.attrs[k] for k in ("class_names", "crs", "transform"))
-    labels = store["labels"][:]
-    margin = np.where(store["nodata"][:], np.float32("nan"), store["margin"][:])
+    image = read_array(open_store(rgb, rgb=("band", "y", "x")), "rgb").transpose(1, 2, 0)
+    names, grid = class_names(store), grid_of(store)
+    labels, nodata, margin = (read_array(store, name) for name in ("labels", "nodata", "margin"))
+    margin[nodata] = np.nan
     write_raster(
         class_map,
         labels,
         "land cover",
-        crs,
-        transform,
+        grid,
         nodata=0,
         colours={0: (0, 0, 0, 0)} | {i + 1: _rgba(c) for i, c in enumerate(class_colours(names))},
         tags={f"CLASS_{i + 1}": name for i, name in enumerate(names)},
@@ -168,7 +170,7 @@ def export(
     with atomic_write(class_map.with_name(f"{class_map.name}.aux.xml")) as file:
         file.write_text(category_names(names))
     description = "confidence: best minus second best class probability"
-    write_raster(confidence_map, margin, description, crs, transform, nodata=float("nan"))
+    write_raster(confidence_map, margin, description, grid, nodata=float("nan"))
     with atomic_write(picture) as file:
         map_figure(image, labels, margin, names).savefig(file, dpi=110)
 

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import zarr
 
 from special_steps.core.cli import run
 from special_steps.core.spectral import joint_percentiles, stretch
 from special_steps.core.store import (
+    array_of,
     create_array,
+    grid_of,
     new_store,
     open_store,
+    read_array,
     tile_rows,
     write_array,
     write_strips,
@@ -88,10 +90,9 @@ def features(
     """
     name = "reflectance" if input == "hsi" else "rgb"
     store = open_store(source, **{name: ("band", "y", "x")}, nodata=("y", "x"))
-    array, nodata = store[name], np.asarray(store["nodata"])
-    assert isinstance(array, zarr.Array)  # open_store has checked
-    is_good = store.attrs["good_bands"] if input == "hsi" else [True] * 3
-    good = np.flatnonzero(np.asarray(is_good))
+    array, nodata = array_of(store, name), read_array(store, "nodata")
+    is_good = read_array(store, "good_band") if input == "hsi" else np.ones(3, bool)
+    good = np.flatnonzero(is_good)
 
     def read(rows: slice) -> np.ndarray:
         bands = np.asarray(array[:, rows])
@@ -118,7 +119,9 @@ def features(
         step="features",
         settings={"input": input, "percentiles": percentiles, "components": components},
         inputs=[source],
+        grid=grid_of(store),
     ) as group:
+        write_array(group, "band", read_array(store, "band")[good], ("band",))
         prepared = create_array(group, "features", (len(good), *nodata.shape), ("band", "y", "x"))
         write_strips(prepared, stretched())
         scores = principal_components(

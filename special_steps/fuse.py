@@ -7,7 +7,11 @@ import numpy as np
 
 from special_steps.core.cli import run
 from special_steps.core.prediction import write_prediction
-from special_steps.core.store import open_store, read_array
+from special_steps.core.store import (
+    grid_of,
+    open_store,
+    read_array,
+)
 from special_steps.io.pseudo_labels import read_probabilities
 
 
@@ -47,11 +51,8 @@ def fuse(*, maps: list[Path], rgb: Path, out: Path, class_names: list[str]) -> N
         step="fuse",
         settings={"class_names": class_names},
         inputs=[*maps, rgb],
-        attributes={
-            "class_names": class_names,
-            "crs": scene.attrs["crs"],
-            "transform": scene.attrs["transform"],
-        },
+        class_names=class_names,
+        grid=grid_of(scene),
     )
 
 

@@ -9,7 +9,13 @@ from tqdm import tqdm
 
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
-from special_steps.core.store import create_array, new_store, tile_rows, write_array
+from special_steps.core.store import (
+    Grid,
+    create_array,
+    new_store,
+    tile_rows,
+    write_array,
+)
 from special_steps.io.arrays import read_variable
 from special_steps.io.record import Source
 from special_steps.io.source import open_source
@@ -180,14 +186,10 @@ def ingest(
             f"{where}: no good band is left; check the file's bad-band list and cube.bad_ranges"
         )
 
-    attributes = {
-        "wavelengths": nm.tolist(),
-        "good_bands": good.tolist(),
-        "fwhm": None if source.fwhm is None else source.fwhm[order].tolist(),
-        "crs": source.crs,
-        "transform": None if source.transform is None else list(source.transform),
-        "units": {"wavelengths": "nm", "fwhm": "nm", "reflectance": "stored value / scale"},
-    }
+    bands_are = {"band": nm, "good_band": good}
+    if source.fwhm is not None:
+        bands_are["fwhm"] = source.fwhm[order]
+    grid = Grid(source.crs, source.transform)
     settings = {
         "variable": variable,
         "axes": axes,
@@ -199,9 +201,9 @@ def ingest(
     }
     mask = np.zeros((height, width), bool)
     gaps = np.zeros(bands, np.int64)
-    with new_store(
-        out, step="ingest", settings=settings, inputs=source.files, attributes=attributes
-    ) as group:
+    with new_store(out, step="ingest", settings=settings, inputs=source.files, grid=grid) as group:
+        for name, values in bands_are.items():
+            write_array(group, name, values, ("band",))
         array = create_array(group, "reflectance", source.shape, ("band", "y", "x"))
         for rows, block in _blocks(source, order, "ingest"):
             missing = missing_values(block, nodata if nodata != 0 else None)

@@ -15,7 +15,7 @@ from special_steps.classifier.sets import confident_and_hard_sets
 from special_steps.classifier.stage import open_setup, run_stage
 from special_steps.classifier.tiles import pixels_in_tile
 from special_steps.core.cli import run
-from special_steps.core.store import open_store
+from special_steps.core.store import open_store, read_array
 from special_steps.core.tiling import Tile
 
 
@@ -82,10 +82,10 @@ def refine(
         state: safetensors file to write, the trained network.
         epochs: CSV file to write, a row per epoch.
     """
-    setup, attributes = open_setup(features, pseudo, seed, classifier, training)
+    setup, described = open_setup(features, pseudo, seed, classifier, training)
     warmed_up_labels, _ = load_state(warmup, setup.model, setup.optimizer)
     nodata = setup.scene.nodata
-    components = np.asarray(open_store(features, components=("component", "y", "x"))["components"])
+    components = read_array(open_store(features, components=("component", "y", "x")), "components")
     spectra = components.reshape(len(components), -1).T
 
     def epoch_losses(
@@ -108,7 +108,7 @@ def refine(
             "refine": refinement,
         },
         inputs=[features, pseudo, warmup],
-        attributes=attributes,
+        described=described,
         checkpoint=checkpoint,
         prediction=out,
         state=state,

@@ -7,7 +7,15 @@ import numpy as np
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.spectral import joint_percentiles, stretch
-from special_steps.core.store import create_array, new_store, open_store, tile_rows, write_array
+from special_steps.core.store import (
+    array_of,
+    grid_of,
+    new_store,
+    open_store,
+    read_array,
+    tile_rows,
+    write_array,
+)
 
 
 def interpolate(
@@ -58,15 +66,15 @@ def rgb(*, cube: Path, out: Path, wavelengths: list[float], percentiles: list[fl
         percentiles: percentiles over all three bands that become 0 and 1.
     """
     store = open_store(cube, reflectance=("band", "y", "x"), nodata=("y", "x"))
-    good = np.flatnonzero(store.attrs["good_bands"])
-    centres = np.asarray(store.attrs["wavelengths"], dtype=float)[good]
+    reflectance, nodata = array_of(store, "reflectance"), read_array(store, "nodata")
+    good = np.flatnonzero(read_array(store, "good_band"))
+    centres = read_array(store, "band")[good]
     check_coverage(centres, wavelengths, str(cube))
 
-    _, height, width = store["reflectance"].shape
-    image = np.empty((3, height, width), np.float32)
-    for rows in tile_rows(height):
-        image[:, rows] = interpolate(store["reflectance"][:, rows][good], centres, wavelengths)
-    nodata = store["nodata"][:]
+    image = np.empty((3, *nodata.shape), np.float32)
+    for rows in tile_rows(len(nodata)):
+        bands = np.asarray(reflectance[:, rows])[good]
+        image[:, rows] = interpolate(bands, centres, wavelengths)
     stretch(image, joint_percentiles(lambda: (plane[~nodata] for plane in image), percentiles))
     image[:, nodata] = 0
 
@@ -75,9 +83,10 @@ def rgb(*, cube: Path, out: Path, wavelengths: list[float], percentiles: list[fl
         step="rgb",
         settings={"wavelengths": wavelengths, "percentiles": percentiles},
         inputs=[cube],
-        attributes={key: store.attrs[key] for key in ("crs", "transform")},
+        grid=grid_of(store),
     ) as group:
-        create_array(group, "rgb", image.shape, ("band", "y", "x"))[:] = image
+        write_array(group, "rgb", image, ("band", "y", "x"))
+        write_array(group, "band", np.array(wavelengths, float), ("band",))
         write_array(group, "nodata", nodata, ("y", "x"))
 
 

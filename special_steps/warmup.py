@@ -48,7 +48,7 @@ def warmup(
         state: safetensors file to write, network and optimizer, for refine.
         epochs: CSV file to write, a row per epoch.
     """
-    setup, attributes = open_setup(features, pseudo, seed, classifier, training)
+    setup, described = open_setup(features, pseudo, seed, classifier, training)
     run_stage(
         "warmup",
         setup,
@@ -57,7 +57,7 @@ def warmup(
         labels=None,
         settings={"seed": seed, "classifier": classifier, "training": training},
         inputs=[features, pseudo],
-        attributes=attributes,
+        described=described,
         checkpoint=checkpoint,
         prediction=out,
         state=state,

@@ -21,7 +21,12 @@ from special_steps.classifier.tiles import open_scene
 from special_steps.core.atomic import atomic_write
 from special_steps.core.prediction import labels as best_labels
 from special_steps.core.prediction import write_prediction
-from special_steps.core.store import open_store
+from special_steps.core.store import (
+    class_names,
+    grid_of,
+    open_store,
+    read_array,
+)
 
 log = logging.getLogger("special")
 
@@ -39,13 +44,12 @@ def open_setup(
         training: samples_per_class, tile.
 
     Returns:
-        The set-up, and class_names, crs and transform of the scene.
+        The set-up, and class_names and grid of the scene.
     """
     prepared = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
     labelled = open_store(pseudo, labels=("y", "x"), margin=("y", "x"))
-    labels, margin = np.asarray(labelled["labels"]), np.asarray(labelled["margin"])
-    attributes: dict[str, Any] = {k: labelled.attrs[k] for k in ("class_names", "crs", "transform")}
-    names = attributes["class_names"]
+    labels, margin = read_array(labelled, "labels"), read_array(labelled, "margin")
+    names = class_names(labelled)
     for i, name in enumerate(names):
         if not (labels == i + 1).any():
             log.warning("no pixel is pseudo-labelled '%s': the map will not have it", name)
@@ -53,7 +57,7 @@ def open_setup(
     scene = open_scene(prepared, training["tile"], device)
     sampler = class_balanced_sampler(labels, margin, training["samples_per_class"])
     network = create_model_and_optimizer(scene.bands, len(names), classifier, seed, device)
-    return Setup(*network, scene, sampler), attributes
+    return Setup(*network, scene, sampler), {"class_names": names, "grid": grid_of(labelled)}
 
 
 def run_stage(
@@ -65,7 +69,7 @@ def run_stage(
     labels: np.ndarray | None,
     settings: dict[str, Any],
     inputs: list[Path],
-    attributes: dict[str, Any],
+    described: dict[str, Any],
     checkpoint: Path,
     prediction: Path,
     state: Path,
@@ -81,7 +85,7 @@ def run_stage(
         labels: (y, x) uint8 labels before the first of these epochs; None when there are none.
         settings: seed, classifier, training and what else decides the result.
         inputs: files and stores that decide the result.
-        attributes: of the prediction's store.
+        described: class_names and grid, for the prediction's store.
         checkpoint: file kept after every epoch, and removed at the end.
         prediction: store to write, the scene's probabilities after the last epoch.
         state: safetensors file to write, network and optimizer.
@@ -109,7 +113,7 @@ def run_stage(
         step=step,
         settings=settings,
         inputs=inputs,
-        attributes=attributes,
+        **described,
     )
     with atomic_write(table) as file:
         pd.DataFrame(rows).to_csv(file, index=False)

@@ -12,6 +12,7 @@ import zarr
 
 from special_steps.classifier.mambahsi import MambaHSI, predict
 from special_steps.classifier.sampling import PixelSampler
+from special_steps.core.store import array_of, read_array
 from special_steps.core.tiling import Tile, tile_starts
 
 log = logging.getLogger("special")
@@ -55,8 +56,7 @@ def open_scene(store: zarr.Group, tile_side: int | None, device: torch.device) -
         tile_side: pixels along a side of a tile; None for the largest that memory allows.
         device: where the network computes.
     """
-    features, nodata = store["features"], np.asarray(store["nodata"])
-    assert isinstance(features, zarr.Array)  # open_store has checked
+    features, nodata = array_of(store, "features"), read_array(store, "nodata")
     bands, height, width = features.shape
 
     def read(tile: Tile) -> torch.Tensor:

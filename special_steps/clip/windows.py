@@ -13,12 +13,7 @@ from tqdm import tqdm
 from special_steps.clip.encoder import Encoder
 from special_steps.clip.upsample import Upsampler
 from special_steps.core.errors import UserError
-
-
-def window_starts(size: int, window: int, stride: int) -> list[int]:
-    """First pixels of the windows along one side; the last window is shifted back to fit."""
-    steps = -(-max(size - window, 0) // stride)
-    return [min(i * stride, max(size - window, 0)) for i in range(steps + 1)]
+from special_steps.core.tiling import tile_starts
 
 
 def slide(
@@ -60,7 +55,7 @@ def slide(
     after = [max(window - n, 0) - b for n, b in zip(size, before, strict=True)]
     margins = [(0, 0), *zip(before, after, strict=True)]
     height, width = max(h, window), max(w, window)
-    tops, lefts = window_starts(height, window, stride), window_starts(width, window, stride)
+    tops, lefts = tile_starts(height, window, stride), tile_starts(width, window, stride)
     total = np.zeros((len(text), window, width), np.float32)
     counts = np.zeros((window, width), np.float32)
     progress = tqdm(total=len(tops) * len(lefts), desc="windows", disable=None)

@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from special_steps.core.store import new_store, write_array
+from special_steps.core.store import (
+    Grid,
+    new_store,
+    write_array,
+    write_names,
+)
 
 
 def margins(probabilities: np.ndarray) -> np.ndarray:
@@ -47,16 +52,25 @@ def write_prediction(
     step: str,
     settings: Mapping[str, Any],
     inputs: Sequence[Path],
-    attributes: Mapping[str, Any],
+    class_names: Sequence[str],
+    grid: Grid,
 ) -> None:
-    """Write a store of `probabilities`, `labels`, `margin` and `nodata`; zeros where no data."""
+    """Write a store of `probabilities`, `labels`, `margin` and `nodata`; zeros where no data.
+
+    Args:
+        out: the store.
+        probabilities: (class, y, x) float32.
+        nodata: (y, x) bool.
+        step: what made them; settings and inputs as in new_store.
+        class_names: the classes, in order.
+        grid: where the pixels lie.
+    """
     probabilities = probabilities.astype(np.float32, copy=True)
     margin = margins(probabilities)
     probabilities[:, nodata] = 0
     margin[nodata] = 0
-    with new_store(
-        out, step=step, settings=settings, inputs=inputs, attributes=attributes
-    ) as group:
+    with new_store(out, step=step, settings=settings, inputs=inputs, grid=grid) as group:
+        write_names(group, class_names)
         write_array(group, "probabilities", probabilities, ("class", "y", "x"))
         write_array(group, "labels", labels(probabilities, nodata), ("y", "x"))
         write_array(group, "margin", margin, ("y", "x"))

@@ -1,16 +1,19 @@
 """The store contract: every result on disk is whole, described and checked, or it is not there.
 
 A Zarr v3 directory holds named arrays with named dimensions; its attributes say what made it. It is written to a
-temporary sibling, fsynced and renamed, so that a reader (or a second writer) never meets half of it.
+temporary sibling, fsynced and renamed, so that a reader (or a second writer) never meets half of it. Others can open
+it: coordinates lie in arrays named like their dimension (band: wavelengths in nm, class: names, y and x: pixel centres
+in the CRS), the georeference follows the Zarr conventions `spatial:` and `proj:`, metadata are consolidated.
 """
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -23,7 +26,45 @@ TILE = 256  # pixels along y and x of a chunk
 # zarr's threads hold a chunk each, and their memory stays with the process: two, not four more than there are cores
 zarr.config.set({"threading.max_workers": 2})
 PACKAGES = ("numpy", "zarr", "torch", "open_clip_torch", "scikit-learn", "rasterio")
-DTYPES = {"nodata": "bool", "labels": "uint8"}  # by array name; the others are float32
+DTYPES = {  # by array name; the others are float32
+    "nodata": "bool", "labels": "uint8",
+    "band": "float64", "good_band": "bool", "fwhm": "float64", "y": "float64", "x": "float64",
+}  # fmt: skip
+COORDINATES = {"band": ("good_band", "fwhm")}  # by dimension, besides the array of its own name
+# https://github.com/zarr-conventions/spatial and .../geo-proj, version 1
+CONVENTIONS = [
+    {
+        "schema_url": f"https://raw.githubusercontent.com/zarr-conventions/{name}/refs/tags/v1/schema.json",
+        "spec_url": f"https://github.com/zarr-conventions/{name}/blob/v1/README.md",
+        "uuid": uuid,
+        "name": prefix,
+        "description": description,
+    }
+    for name, uuid, prefix, description in (
+        (
+            "spatial",
+            "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+            "spatial:",
+            "Spatial coordinate information",
+        ),
+        (
+            "geo-proj",
+            "f17cb550-5864-4468-aeb7-f3180cfb622f",
+            "proj:",
+            "Coordinate reference system information for geospatial data",
+        ),
+    )
+]
+
+
+class Grid(NamedTuple):
+    """Where the pixels of a scene lie."""
+
+    crs: str | None = None  # WKT2
+    transform: tuple[float, ...] | None = None  # a, b, c, d, e, f: (x, y) index to CRS, of corners
+
+
+UNKNOWN = Grid()
 
 
 def file_digest(path: Path) -> str:
@@ -42,18 +83,18 @@ def new_store(
     step: str,
     settings: Mapping[str, Any],
     inputs: Sequence[Path],
-    attributes: Mapping[str, Any] | None = None,
+    grid: Grid = UNKNOWN,
 ) -> Iterator[zarr.Group]:
     """Yield an empty Zarr group to fill; it appears at `path`, marked complete, when the block ends well.
 
-    `settings` and `attributes` must be JSON-able; digests of `inputs` (files or stores) are recorded with the
-    versions of the packages at work. The store's own digest is over what was written, arrays and attributes: equal
-    content has an equal digest, whichever way it was made.
+    `settings` must be JSON-able; digests of `inputs` (files or stores) are recorded with the versions of the packages
+    at work. The store's own digest is over what was written, arrays and georeference: equal content has an equal
+    digest, whichever way it was made.
     """
     with atomic_write(path) as temporary:
         group = zarr.create_group(temporary)
-        group.attrs.update(attributes or {})
         yield group
+        _locate(group, grid)
         provenance = {
             "step": step,
             "settings": dict(settings),
@@ -71,6 +112,51 @@ def new_store(
             files=_chunk_files(temporary),
             complete=True,
         )
+        with warnings.catch_warnings():  # readers that don't know it look at each array instead
+            warnings.filterwarnings("ignore", "Consolidated metadata")
+            zarr.consolidate_metadata(temporary)
+
+
+def _locate(group: zarr.Group, grid: Grid) -> None:
+    """Say where the pixels lie: in attributes of group and arrays, and as coordinates of their centres."""
+    arrays = dict(group.arrays())
+    images = [a for a in arrays.values() if (a.metadata.dimension_names or ())[-2:] == ("y", "x")]
+    for array in arrays.values():
+        dims = array.metadata.dimension_names or ()
+        beside = [n for d in dims for n in COORDINATES.get(d, ()) if n in arrays and len(dims) > 1]
+        if beside:
+            array.attrs["coordinates"] = " ".join(beside)
+    if not images or (grid.crs is None and grid.transform is None):
+        return
+    said: dict[str, Any] = {"zarr_conventions": CONVENTIONS, "spatial:dimensions": ["y", "x"]}
+    if grid.crs is not None:
+        said["proj:wkt2"] = grid.crs
+    if grid.transform is not None:
+        said["spatial:transform"] = list(grid.transform)
+    for node in (group, *images):
+        node.attrs.update(said)
+    if grid.transform is not None and grid.transform[1] == grid.transform[3] == 0:
+        height, width = images[0].shape[-2:]
+        a, _, c, _, e, f = grid.transform
+        write_array(group, "y", f + e * (np.arange(height) + 0.5), ("y",))
+        write_array(group, "x", c + a * (np.arange(width) + 0.5), ("x",))
+
+
+def grid_of(store: zarr.Group) -> Grid:
+    """Where the pixels of a store lie."""
+    transform = store.attrs.get("spatial:transform")
+    return Grid(store.attrs.get("proj:wkt2"), None if transform is None else tuple(transform))
+
+
+def write_names(group: zarr.Group, names: Sequence[str]) -> None:
+    """Add the class names as coordinate `class`."""
+    array = group.create_array("class", shape=(len(names),), dtype=str, dimension_names=["class"])
+    array[:] = np.array(names, dtype=object)
+
+
+def class_names(store: zarr.Group) -> list[str]:
+    """The class names of a store, in the order of its dimension `class`."""
+    return [str(name) for name in read_array(store, "class")]
 
 
 def _chunk_files(store: Path) -> dict[str, int]:
@@ -99,6 +185,8 @@ def create_array(
 ) -> zarr.Array:
     """Add an array chunked for tile access: 256 x 256 pixels along y and x, other dimensions whole."""
     chunks = tuple(min(n, TILE) if d in ("y", "x") else n for n, d in zip(shape, dims, strict=True))
+    if len(dims) == 1:  # coordinates
+        chunks = tuple(shape)
     return group.create_array(
         name, shape=tuple(shape), chunks=chunks, dtype=dtype, dimension_names=list(dims)
     )
@@ -109,11 +197,16 @@ def write_array(group: zarr.Group, name: str, data: np.ndarray, dims: Sequence[s
     create_array(group, name, data.shape, dims, str(data.dtype))[:] = data
 
 
-def read_array(group: zarr.Group, name: str) -> np.ndarray:
-    """Read a whole array of a store that `open_store` has checked."""
+def array_of(group: zarr.Group, name: str) -> zarr.Array:
+    """An array of a store that `open_store` has checked."""
     array = group[name]
     assert isinstance(array, zarr.Array)
-    return np.asarray(array[:])
+    return array
+
+
+def read_array(group: zarr.Group, name: str) -> np.ndarray:
+    """The same, read whole."""
+    return np.asarray(array_of(group, name)[:])
 
 
 def tile_rows(height: int) -> list[slice]:

@@ -260,7 +260,10 @@ def _neon_georeference(item: Any) -> dict[str, Any]:
     try:
         x, y, east, north, width, height = (float(v) for v in info.split(",")[1:7])
         grid = Affine(width, 0, east, 0, -height, north) @ Affine.translation(1 - x, 1 - y)
-        return {"crs": CRS.from_epsg(int(code)).to_wkt(), "transform": tuple(grid)[:6]}
+        return {
+            "crs": CRS.from_epsg(int(code)).to_wkt(version="WKT2_2019"),
+            "transform": tuple(grid)[:6],
+        }
     except ValueError as error:
         log.warning("%s: no georeference (%s)", item.file.filename, error)
         return {}

@@ -45,7 +45,7 @@ def georeference(path: Path) -> tuple[str | None, tuple[float, ...] | None]:
 
 
 def _crs_and_transform(raster: Any) -> tuple[str | None, tuple[float, ...] | None]:
-    crs = raster.crs.to_wkt() if raster.crs else None
+    crs = raster.crs.to_wkt(version="WKT2_2019") if raster.crs else None
     return crs, None if raster.transform.is_identity else tuple(raster.transform)[:6]
 
 

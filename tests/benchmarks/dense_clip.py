@@ -33,10 +33,10 @@ from special_steps.clip.encoder import make_encoder
 from special_steps.clip.model import Clip, load_clip
 from special_steps.clip.prompts import Phrases, write_phrases
 from special_steps.clip.upsample import make_upsampler
-from special_steps.clip.windows import window_starts
 from special_steps.clip_scale import scale_probabilities
 from special_steps.core.settings import _bundled_scales, default_of
 from special_steps.core.store import new_store, write_array
+from special_steps.core.tiling import tile_starts
 from special_steps.kernels.build import keep_memory
 
 CLASSES, BATCH = 8, 8
@@ -191,8 +191,7 @@ def main() -> None:
         print(f"bundled / ViT-B/16, {what}: {ratio:.3f}")
     for scales in ([1, 2], _bundled_scales()):
         windows = sum(
-            math.prod(len(window_starts(round(n * s), WINDOW, STRIDE)) for n in SCENE)
-            for s in scales
+            math.prod(len(tile_starts(round(n * s), WINDOW, STRIDE)) for n in SCENE) for s in scales
         )
         times = ", ".join(
             f"{name} {windows / 16 * found[f'{name}, joint_bilateral']:.0f} s" for name in clips

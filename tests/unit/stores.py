@@ -1,25 +1,27 @@
 """Stores that several tests need, small and filled by hand."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from special_steps.core.prediction import write_prediction
-from special_steps.core.store import new_store, write_array
+from special_steps.core.store import UNKNOWN, Grid, grid_of, new_store, read_array, write_array
 
 DIMS = {
     "reflectance": ("band", "y", "x"),
     "rgb": ("band", "y", "x"),
     "probabilities": ("class", "y", "x"),
     "nodata": ("y", "x"),
+    "band": ("band",),
+    "good_band": ("band",),
 }
 
 
-def make_store(path: Path, attributes: Mapping[str, Any] | None = None, **arrays: Any) -> Path:
+def make_store(path: Path, grid: Grid = UNKNOWN, **arrays: Any) -> Path:
     """A complete store of the arrays, whose dimensions follow from their names."""
-    with new_store(path, step="test", settings={}, inputs=[], attributes=attributes) as group:
+    with new_store(path, step="test", settings={}, inputs=[], grid=grid) as group:
         for name, data in arrays.items():
             write_array(group, name, data, DIMS[name])
     return path
@@ -34,20 +36,19 @@ def make_cube(
 ) -> Path:
     """A cube as ingest writes it."""
     bands, height, width = reflectance.shape
-    attributes = {
-        "wavelengths": [float(w) for w in wavelengths],
-        "good_bands": [True] * bands if good_bands is None else [bool(g) for g in good_bands],
-        "crs": None,
-        "transform": None,
-    }
-    nodata = np.zeros((height, width), bool) if nodata is None else nodata
-    return make_store(path, attributes, reflectance=reflectance.astype("f4"), nodata=nodata)
+    return make_store(
+        path,
+        reflectance=reflectance.astype("f4"),
+        band=np.array(wavelengths, float),
+        good_band=np.ones(bands, bool) if good_bands is None else np.array(good_bands, bool),
+        nodata=np.zeros((height, width), bool) if nodata is None else nodata,
+    )
 
 
 def make_rgb(path: Path, nodata: np.ndarray, image: np.ndarray | None = None) -> Path:
     """An RGB store without georeference."""
     image = np.full((3, *nodata.shape), 0.5, "f4") if image is None else image
-    return make_store(path, {"crs": None, "transform": None}, rgb=image, nodata=nodata)
+    return make_store(path, rgb=image, band=np.array([655.0, 553, 451]), nodata=nodata)
 
 
 def make_prediction(
@@ -60,13 +61,25 @@ def make_prediction(
 ) -> Path:
     """Probabilities, labels and margin as fuse, warmup and refine write them."""
     nodata = np.zeros(probabilities.shape[1:], bool) if nodata is None else nodata
-    attributes = {"class_names": class_names, "crs": crs, "transform": transform}
-    write_prediction(
-        path, probabilities, nodata, step="test", settings={}, inputs=[], attributes=attributes
-    )
+    grid = Grid(crs, None if transform is None else tuple(transform))
+    made_by = {"step": "test", "settings": {}, "inputs": []}
+    write_prediction(path, probabilities, nodata, class_names=class_names, grid=grid, **made_by)
     return path
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
     """(class, y, x) float32 probabilities whose argmax is `labels` (from 1)."""
     return (np.arange(1, classes + 1)[:, None, None] == labels).astype("f4")
+
+
+def described(cube: zarr.Group) -> dict[str, Any]:
+    """What a cube says of its bands, its place, and how it was made."""
+    crs, transform = grid_of(cube)
+    return {
+        "wavelengths": read_array(cube, "band").tolist(),
+        "good_bands": read_array(cube, "good_band").tolist(),
+        "fwhm": read_array(cube, "fwhm").tolist() if "fwhm" in cube else None,
+        "crs": crs,
+        "transform": None if transform is None else list(transform),
+        "provenance": cube.attrs["provenance"],
+    }

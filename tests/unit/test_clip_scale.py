@@ -11,7 +11,7 @@ from tiny_clip import CONVNEXT, random_clip
 from special_steps.clip_scale import class_scores, clip_scale, mean_colour
 from special_steps.core.errors import UserError
 from special_steps.core.settings import default_of
-from special_steps.core.store import new_store, open_store, write_array
+from special_steps.core.store import class_names, new_store, open_store, write_array
 from special_steps.text import text
 
 CLASSES = {"water": ["river", "lake"], "trees": [], "bare soil": ["sand"]}
@@ -98,7 +98,7 @@ def test_step(clip, embedded, tmp_path, shape, upsampling):
     assert found.min() >= 0
     assert (found.sum(0) <= 1 + 1e-5).all()
     store = open_store(out)
-    assert store.attrs["class_names"] == list(CLASSES)
+    assert class_names(store) == list(CLASSES)
     settings = store.attrs["provenance"]["settings"]
     assert (settings["scale"], settings["attention"], settings["window"]) == (2, "segearth", 32)
 

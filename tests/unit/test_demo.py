@@ -8,6 +8,7 @@ import rasterio
 import yaml
 from defaults import CUBE, GROUND_TRUTH
 from scipy.ndimage import binary_erosion
+from stores import described
 
 from special_steps.check_ground_truth import check_ground_truth
 from special_steps.core.store import open_store
@@ -49,7 +50,7 @@ def test_same_seed_same_bytes_other_seed_other_scene(scene, labels, tmp_path):
 
 
 def test_ingest_reads_all_that_the_header_says(cube):
-    attributes = dict(cube.attrs)
+    attributes = described(cube)
     nm, good = np.array(attributes["wavelengths"]), np.array(attributes["good_bands"])
     assert cube["reflectance"].shape == (len(nm), 160, 200)
     assert len(nm) >= 100 and nm[0] == 420 and 2400 < nm[-1] <= 2450
@@ -77,7 +78,8 @@ def test_classes_are_all_there(labels):
 def test_ground_truth_fits_the_scene(scene, cube, labels):
     with rasterio.open(scene / "ground_truth.tif") as raster:
         assert (
-            list(raster.transform)[:6] == cube.attrs["transform"] and raster.crs.to_epsg() == 32633
+            list(raster.transform)[:6] == described(cube)["transform"]
+            and raster.crs.to_epsg() == 32633
         )
     path = str(scene / "ground_truth.tif")
     truth = GROUND_TRUTH | {"labels": LABEL_OF}
@@ -95,7 +97,7 @@ def test_the_default_config_is_of_this_scene():
 
 def test_colours_are_those_of_the_classes(cube, labels):
     """What a person would say of the picture, in numbers: red roofs, green plants, blue water."""
-    nm = np.array(cube.attrs["wavelengths"])
+    nm = np.array(cube["band"])
     values = cube["reflectance"][:]
     mean = {
         (name, colour): np.median(values[np.abs(nm - w).argmin()][labels == i])
@@ -116,7 +118,7 @@ def test_colours_are_those_of_the_classes(cube, labels):
 
 
 def test_bad_bands_are_worth_nothing_and_noise_grows_to_the_ends(cube, labels):
-    nm = np.array(cube.attrs["wavelengths"])
+    nm = np.array(cube["band"])
     values = cube["reflectance"][:]
     water = binary_erosion(labels == 1, iterations=4)
 

@@ -307,7 +307,7 @@ def test_enmap_tile(tmp_path, shared):
 
 
 def test_a_store_of_another_kind_is_refused(tmp_path):
-    store = make_store(tmp_path / "x.zarr", {"class_names": NAMES}, nodata=MASK)
+    store = make_store(tmp_path / "x.zarr", nodata=MASK)
     with pytest.raises(UserError, match=r"x\.zarr: no array 'labels'"):
         export(
             prediction=store,

@@ -6,7 +6,7 @@ import rasterio
 from stores import make_rgb, make_store
 
 from special_steps.core.errors import UserError
-from special_steps.core.store import open_store
+from special_steps.core.store import Grid, class_names, grid_of, open_store
 from special_steps.fuse import fuse, fused
 
 NAMES = ["soil", "tree", "water"]
@@ -82,22 +82,23 @@ def test_two_scales_end_to_end(tmp_path):
     assert (labels[nodata] == 0).all()
     assert (found[:, nodata] == 0).all()
     store = open_store(tmp_path / "p.zarr")
-    assert store.attrs["class_names"] == NAMES
+    assert class_names(store) == NAMES
     assert set(store.attrs["provenance"]["inputs"]) == {*map(str, maps), str(tmp_path / "rgb.zarr")}
+
+
+GRID = Grid("a CRS", (1.0, 0.0, 2.0, 0.0, -1.0, 3.0))
 
 
 def test_the_georeference_is_passed_on(tmp_path):
     rgb = make_store(
         tmp_path / "rgb.zarr",
-        {"crs": "EPSG:32633", "transform": [1, 0, 2, 0, -1, 3]},
+        GRID,
         rgb=np.zeros((3, 4, 5), "f4"),
         nodata=HERE,
     )
     scale = make_store(tmp_path / "s.zarr", probabilities=probabilities())
     fuse(maps=[scale], rgb=rgb, out=tmp_path / "p.zarr", class_names=NAMES)
-    attributes = open_store(tmp_path / "p.zarr").attrs
-    assert attributes["crs"] == "EPSG:32633"
-    assert attributes["transform"] == [1, 0, 2, 0, -1, 3]
+    assert grid_of(open_store(tmp_path / "p.zarr")) == GRID
 
 
 def test_one_class(tmp_path):

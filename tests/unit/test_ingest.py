@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from defaults import CUBE
 from scipy.io import loadmat, savemat
+from stores import described
 
 from special_steps.core import store
 from special_steps.core.errors import UserError
@@ -37,7 +38,7 @@ def run_ingest(folder: Path, path, **options):
     """Ingest a file; its reflectance, mask and attributes."""
     ingest(cube=path, out=folder / "cube.zarr", **CUBE | options)
     group = open_store(folder / "cube.zarr", reflectance=DIMS, nodata=("y", "x"))
-    return group["reflectance"][:], group["nodata"][:], dict(group.attrs)
+    return group["reflectance"][:], group["nodata"][:], described(group)
 
 
 @pytest.fixture
@@ -55,7 +56,6 @@ def test_the_store(tmp_path, cube):
     assert not mask.any()
     assert attributes["wavelengths"] == NM and attributes["good_bands"] == [True] * 3
     assert attributes["crs"] is None and attributes["transform"] is None
-    assert attributes["units"]["wavelengths"] == "nm"
     provenance = attributes["provenance"]
     assert provenance["step"] == "ingest" and provenance["settings"]["wavelengths"] == NM
     assert list(provenance["inputs"]) == [str(tmp_path / "scene.mat")]
@@ -261,7 +261,7 @@ def test_command_line(tmp_path, cube):
     options = [*unset, "--bad_ranges", "[[440, 460]]"]
     assert call("--cube", str(path), *options).returncode == 0
     group = open_store(tmp_path / "c.zarr")
-    assert group.attrs["good_bands"] == [False, True, True]
+    assert described(group)["good_bands"] == [False, True, True]
     assert call("--cube", json.dumps([str(path)]), *options).returncode == 0  # a list of one
     wrong = call("--cube", str(tmp_path / "no.mat"), *options)
     assert wrong.returncode == 1

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from small_training import make_noisy_scene, run_warmup
 from stores import make_prediction
 
-from special_steps.core.store import open_store
+from special_steps.core.store import class_names, open_store
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_it_learns_from_noisy_labels(scene):
     labels = store["labels"][:]
     assert (labels[nodata] == 0).all()
     assert (labels == truth)[~nodata].mean() > 0.95
-    assert store.attrs["class_names"] == ["one", "two"]
+    assert class_names(store) == ["one", "two"]
     rows = pd.read_csv(folder / "warmup.csv")
     assert rows["epoch"].tolist() == [1, 2]
     assert rows["agreement"].isna().tolist() == [True, False]

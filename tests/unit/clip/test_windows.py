@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from special_steps.clip.encoder import Encoder, make_encoder
 from special_steps.clip.jbu import load_jbu
 from special_steps.clip.upsample import make_upsampler
-from special_steps.clip.windows import slide, window_cosines, window_starts
+from special_steps.clip.windows import slide, window_cosines
 from special_steps.core.errors import UserError
 
 NONE = ((0.0,) * 3, (1.0,) * 3)  # mean and std of images that are normalised already
@@ -99,21 +99,6 @@ def test_parity_of_window_pipeline_with_jbu(clip16, golden, method, tmp_path):
     logits = slid(want["normalised"][0], encoder, want["text"], upsampler, window=64, stride=32)
     assert np.abs(logits - want[f"{method}/slide_logits"][0]).max() < 1e-4
     assert np.abs(softmax(50 * logits) - want[f"{method}/prob"]).max() < 1e-4
-
-
-@pytest.mark.parametrize(
-    ("size", "window", "stride", "starts"),
-    [
-        (224, 224, 112, [0]),
-        (225, 224, 112, [0, 1]),
-        (448, 224, 112, [0, 112, 224]),
-        (449, 224, 112, [0, 112, 224, 225]),
-        (10, 224, 112, [0]),
-        (10, 3, 3, [0, 3, 6, 7]),
-    ],
-)
-def test_window_starts(size, window, stride, starts):
-    assert window_starts(size, window, stride) == starts
 
 
 def position_encoder(patch=4):

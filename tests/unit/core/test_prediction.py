@@ -4,7 +4,7 @@ import numpy as np
 from stores import make_prediction
 
 from special_steps.core.prediction import labels, margins
-from special_steps.core.store import open_store
+from special_steps.core.store import class_names, open_store
 
 
 def test_margin_is_best_minus_second_best():
@@ -66,5 +66,5 @@ def test_the_store_has_zeros_where_no_data(tmp_path):
     np.testing.assert_array_equal(found["labels"][:][valid], before[:, valid].argmax(0) + 1)
     ordered = np.sort(before[:, valid], 0)
     np.testing.assert_allclose(found["margin"][:][valid], ordered[2] - ordered[1], atol=1e-7)
-    assert found.attrs["class_names"] == ["a", "b", "c"]
+    assert class_names(found) == ["a", "b", "c"]
     np.testing.assert_array_equal(probabilities, before)

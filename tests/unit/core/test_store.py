@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+import xarray
 import zarr
 from stores import make_store
 
@@ -22,16 +24,23 @@ from special_steps.core.atomic import atomic_write
 from special_steps.core.errors import UserError
 from special_steps.core.store import (
     TILE,
+    UNKNOWN,
+    Grid,
+    class_names,
     create_array,
     file_digest,
+    grid_of,
     new_store,
     open_store,
     write_array,
+    write_names,
     write_strips,
 )
 
 ROOT = Path(store_module.__file__).resolve().parents[2]
 Y_X = ("y", "x")
+UTM = rasterio.crs.CRS.from_epsg(32633).to_wkt(version="WKT2_2019")
+GRID = Grid(UTM, (2.0, 0.0, 372_000.0, 0.0, -2.0, 5_807_000.0))
 DEAD = 2**22 + 1  # above Linux's largest process number
 
 
@@ -53,13 +62,12 @@ def python(code: str, *arguments: object, **options) -> subprocess.Popen:
 
 def test_a_store_is_read_back_as_it_was_written(tmp_path):
     image = rng_image()
-    path = make_store(tmp_path / "a" / "b.zarr", {"crs": None}, rgb=image, nodata=mask(40))
+    path = make_store(tmp_path / "a" / "b.zarr", rgb=image, nodata=mask(40))
     found = open_store(path, rgb=("band", "y", "x"), nodata=Y_X)
     assert found["rgb"].dtype == np.float32
     assert found["nodata"].dtype == bool
     np.testing.assert_array_equal(found["rgb"][:], image)
     np.testing.assert_array_equal(found["nodata"][:], mask(40))
-    assert found.attrs["crs"] is None
     assert found.metadata.zarr_format == 3
 
 
@@ -379,27 +387,27 @@ def test_provenance_and_digest(tmp_path):
     ) as group:
         write_array(group, "nodata", mask(), Y_X)
     attributes = json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())["attributes"]
-    told = attributes["provenance"]
-    assert told["step"] == "rgb"
-    assert told["settings"] == {"k": [1, None]}
+    provenance = attributes["provenance"]
+    assert provenance["step"] == "rgb"
+    assert provenance["settings"] == {"k": [1, None]}
     # SHA-256 of "abc", from FIPS 180-2
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert told["inputs"] == {str(source): abc, str(first): file_digest(first)}
-    assert told["versions"]["numpy"] == np.__version__
-    assert "special" in told["versions"]
+    assert provenance["inputs"] == {str(source): abc, str(first): file_digest(first)}
+    assert provenance["versions"]["numpy"] == np.__version__
+    assert "special" in provenance["versions"]
     assert re.fullmatch("[0-9a-f]{64}", attributes["digest"])
 
 
 def test_the_digest_follows_the_content(tmp_path):
     digests = [
-        file_digest(make_store(tmp_path / f"{i}.zarr", attributes, **arrays))
-        for i, (attributes, arrays) in enumerate(
+        file_digest(make_store(tmp_path / f"{i}.zarr", grid, **arrays))
+        for i, (grid, arrays) in enumerate(
             [
-                ({"a": 1}, {"nodata": mask()}),
-                ({"a": 1}, {"nodata": mask()}),
-                ({"a": 2}, {"nodata": mask()}),
-                ({"a": 1}, {"nodata": ~mask()}),
-                ({"a": 1}, {"nodata": mask(), "rgb": rng_image()}),
+                (GRID, {"nodata": mask()}),
+                (GRID, {"nodata": mask()}),
+                (UNKNOWN, {"nodata": mask()}),
+                (GRID, {"nodata": ~mask()}),
+                (GRID, {"nodata": mask(), "rgb": rng_image(side=8)}),
             ]
         )
     ]
@@ -411,3 +419,64 @@ def test_the_digest_of_an_incomplete_store_is_refused(tmp_path):
     zarr.create_group(tmp_path / "a.zarr")
     with pytest.raises(UserError, match="not complete"):
         file_digest(tmp_path / "a.zarr")
+
+
+# --- opened by others -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cube(tmp_path) -> Path:
+    with new_store(tmp_path / "c.zarr", step="t", settings={}, inputs=[], grid=GRID) as group:
+        write_array(group, "reflectance", rng_image(3, 10), ("band", *Y_X))
+        write_array(group, "nodata", mask(10), Y_X)
+        write_array(group, "band", np.array([450.5, 550.0, 655.0]), ("band",))
+        write_array(group, "good_band", np.array([True, False, True]), ("band",))
+    (tmp_path / "c.zarr" / ".snakemake_timestamp").touch()
+    return tmp_path / "c.zarr"
+
+
+@pytest.mark.filterwarnings("error")
+def test_xarray_opens_a_georeferenced_cube(cube):
+    opened = xarray.open_zarr(cube)
+    assert set(opened.data_vars) == {"reflectance", "nodata"}
+    plane = opened.reflectance.sel(band=650, method="nearest")
+    np.testing.assert_array_equal(plane.values, rng_image(3, 10)[2])
+    assert float(plane.band) == 655
+    assert opened.reflectance.good_band.values.tolist() == [True, False, True]
+    spectrum = opened.reflectance.sel(x=372_007, y=5_806_999, method="nearest")
+    np.testing.assert_array_equal(spectrum.values, rng_image(3, 10)[:, 0, 3])
+
+
+def test_the_georeference_follows_the_conventions(cube):
+    """What readers of the conventions look at, on the group and on every image."""
+    opened = xarray.open_zarr(cube)
+    for node in (opened, opened.reflectance, opened.nodata):
+        names = {convention["name"] for convention in node.attrs["zarr_conventions"]}
+        assert names == {"spatial:", "proj:"}
+        assert node.attrs["spatial:dimensions"] == ["y", "x"]
+        assert node.attrs["spatial:transform"] == list(GRID.transform)
+        assert rasterio.crs.CRS.from_user_input(node.attrs["proj:wkt2"]).to_epsg() == 32633
+    assert float(opened.x[0]) == 372_001
+    assert float(opened.y[0]) == 5_806_999
+
+
+def test_a_grid_is_read_back(cube, tmp_path):
+    assert grid_of(open_store(cube)) == GRID
+    assert grid_of(open_store(make_store(tmp_path / "n.zarr", nodata=mask()))) == UNKNOWN
+
+
+def test_a_rotated_grid_has_no_coordinates_along_y_and_x(tmp_path):
+    rotated = Grid(UTM, (1.0, 0.5, 0.0, 0.5, -1.0, 0.0))
+    path = make_store(tmp_path / "r.zarr", rotated, nodata=mask())
+    assert set(xarray.open_zarr(path).coords) == set()
+    assert grid_of(open_store(path)) == rotated
+
+
+def test_class_names_are_a_coordinate(tmp_path):
+    with new_store(tmp_path / "p.zarr", step="t", settings={}, inputs=[]) as group:
+        write_names(group, ["water", "bäume, hoch"])
+        write_array(group, "probabilities", rng_image(2, 5), ("class", *Y_X))
+    assert class_names(open_store(tmp_path / "p.zarr")) == ["water", "bäume, hoch"]
+    opened = xarray.open_zarr(tmp_path / "p.zarr").probabilities
+    chosen = opened.sel({"class": "bäume, hoch"})
+    np.testing.assert_array_equal(chosen.values, rng_image(2, 5)[1])
