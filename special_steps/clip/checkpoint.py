@@ -7,6 +7,7 @@ archive that is read is OpenAI's own, recognised by its SHA-256.
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -41,6 +42,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint file")
     try:
+        state: Any  # what a .pt file holds is known only after the checks
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
@@ -50,8 +52,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             f"{path}: not a whole checkpoint that can be read safely ({one_line(error)});"
             " fetch it again, or save its state dict as .safetensors"
         ) from error
-    if isinstance(state, dict) and isinstance(inner := state.get("state_dict"), dict):
-        state = inner
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
     if not isinstance(state, dict) or not state:
         raise UserError(f"{path}: holds no state dict; save the model's as .safetensors")
     if not all(isinstance(v, torch.Tensor) for v in state.values()):
