@@ -156,8 +156,7 @@ def clip_scale(
         attention: segearth, sclip, clearclip, maskclip or vanilla; ViT only.
         window: side of the sliding window in pixels of the resized image.
         stride: step of the sliding window in pixels.
-        upsampling: bilinear, joint_bilateral, jbu (needs jbu_weights), or none (cosines per patch,
-            resized).
+        upsampling: bilinear, joint_bilateral, or jbu (needs jbu_weights).
         jbu_weights: checkpoint of a learned joint bilateral upsampler, or null.
         global_bias: weight of a whole window's cosine (a ViT's class token, a convolutional tower's
             pooled embedding).

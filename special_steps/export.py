@@ -24,7 +24,8 @@ from special_steps.core.store import (
 
 
 def _rgba(colour: str) -> tuple[int, int, int, int]:
-    return (*(round(255 * c) for c in to_rgb(colour)), 255)
+    red, green, blue = (round(255 * c) for c in to_rgb(colour))
+    return red, green, blue, 255
 
 
 def write_raster(
@@ -107,7 +108,7 @@ def map_figure(
     side = 13.0 if wide else float(np.clip(11 * width / height, 3.2, 5))
     tall = float(np.clip(side * height / width, 1.0, 11.0))
     shape = (side, 3 * (tall + 0.5)) if wide else (3 * side + 0.7, tall + 0.5)
-    longest = max(len(handle.get_label()) for handle in handles)
+    longest = max(len(str(handle.get_label())) for handle in handles)
     columns = max(1, min(len(handles), int(shape[0] / (0.085 * longest + 0.6))))
     lines = -(-len(handles) // columns)
     figure = Figure(figsize=(shape[0], shape[1] + 0.24 * lines + 0.2), layout="compressed")

@@ -27,7 +27,7 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     groups = metrics.assign(stage=stage).groupby(
         ["scene", "run", "stage"], sort=True, observed=True
     )
-    parts = {"seeds": groups.size()}
+    parts: dict[str, pd.Series] = {"seeds": groups.size()}
     for score in SCORES:
         parts[f"{score}_mean"] = groups[score].mean()
         parts[f"{score}_std"] = groups[score].std().fillna(0)

@@ -15,15 +15,15 @@ from torch.nn import functional as F
 from special_steps.clip.jbu import jbu_cosines
 from special_steps.core.errors import UserError
 
-METHODS = ("bilinear", "joint_bilateral", "jbu", "none")
+METHODS = ("bilinear", "joint_bilateral", "jbu")
 REACH = 2  # patches that the joint bilateral filter looks at in each direction: 5 x 5
 # Its standard deviations in patches and per colour of an RGB image in [0, 1], chosen on scenes simulated from aerial
 # images that trained nothing: smaller ones are no better, larger ones worse.
 SPATIAL, RANGE = 0.8, 0.02
 
 # Patch features (n, dim, h, w), phrases (phrase, dim) normalised, windows (n, 3, H, W) as the model
-# sees them -> cosines (n, phrase, H', W'), where H' x W' is near H x W: 16 h x 16 w for jbu, h x w
-# for none, a whole number times h x w for others.
+# sees them -> cosines (n, phrase, H', W'), where H' x W' is near H x W: 16 h x 16 w for jbu, a whole
+# number times h x w for others.
 Upsampler = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -36,7 +36,7 @@ def make_upsampler(
     """The upsampler of that name.
 
     Args:
-        method: one of METHODS; none leaves the features as they are.
+        method: one of METHODS.
         mean: by colour, that images were normalised with.
         std: by colour, that images were normalised with.
         jbu_state: of load_jbu, for jbu.
@@ -44,10 +44,6 @@ def make_upsampler(
     Raises:
         UserError: for an unknown method, and jbu without its weights.
     """
-    if method == "none":
-        return lambda patch_features, text, images: torch.einsum(
-            "kd,ndhw->nkhw", text, F.normalize(patch_features, dim=1)
-        )
     if method == "bilinear":
         return _window_by_window(bilinear)
     if method == "joint_bilateral":

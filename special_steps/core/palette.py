@@ -34,7 +34,7 @@ KNOWN = {
     "building": "#c8413a",
     "house": "#c8413a",
 }
-OTHERS = [to_hex(c) for c in matplotlib.colormaps["tab20"].colors]
+OTHERS = [to_hex(c) for c in matplotlib.colormaps["tab20"](range(20))]
 GRID = [to_hex(c) for c in itertools.product(np.linspace(0.1, 0.9, 7), repeat=3)]
 NO_DATA = "#ffffff"
 

@@ -115,15 +115,17 @@ Validator = extend(
 def _check(config: Any, rules: dict[str, Any]) -> None:
     errors = sorted(Validator(rules).iter_errors(config), key=lambda e: len(e.path))
     if errors:
-        raise UserError("config: " + "; ".join(_told(e) for e in errors[:3]))
+        raise UserError("config: " + "; ".join(_message(e) for e in errors[:3]))
 
 
-def _told(error: ValidationError) -> str:
+def _message(error: ValidationError) -> str:
+    """What is wrong, where, and what to write instead."""
     where = ".".join(str(p) for p in error.absolute_path) or "top level"
+    rule = error.schema if isinstance(error.schema, dict) else {}
     if error.validator == "additionalProperties" and isinstance(error.instance, dict):
-        known = list(error.schema.get("properties", {}))
+        known = list(rule.get("properties", {}))
         unknown = [k for k in error.instance if k not in known]
-        renamed = error.schema.get("x-renamed", {})
+        renamed = rule.get("x-renamed", {})
         old = [f"'{k}' is now '{renamed[k]}'" for k in unknown if k in renamed]
         if old:
             return f"{where}: {', '.join(old)}; use the new name"
@@ -137,8 +139,8 @@ def _told(error: ValidationError) -> str:
             f"{where}: '{error.instance}' is text in YAML; numbers have no quotes, and those with an"
             " exponent a dot and a sign, like 4.0e-4"
         )
-    told = error.schema.get("description")
-    return f"{where}: {error.message}" + (f" ({told})" if told else "")
+    description = rule.get("description")
+    return f"{where}: {error.message}" + (f" ({description})" if description else "")
 
 
 def _is_number(value: Any) -> bool:

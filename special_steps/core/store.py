@@ -30,7 +30,9 @@ DTYPES = {  # by array name; the others are float32
     "nodata": "bool", "labels": "uint8",
     "band": "float64", "good_band": "bool", "fwhm": "float64", "y": "float64", "x": "float64",
 }  # fmt: skip
-COORDINATES = {"band": ("good_band", "fwhm")}  # by dimension, besides the array of its own name
+COORDINATES: dict[str, tuple[str, ...]] = {
+    "band": ("good_band", "fwhm")
+}  # by dimension, besides the array of its own name
 # https://github.com/zarr-conventions/spatial and .../geo-proj, version 1
 CONVENTIONS = [
     {
@@ -95,7 +97,7 @@ def new_store(
         group = zarr.create_group(temporary)
         yield group
         _locate(group, grid)
-        provenance = {
+        provenance: dict[str, Any] = {
             "step": step,
             "settings": dict(settings),
             "inputs": {str(p): file_digest(p) for p in inputs},
@@ -120,10 +122,9 @@ def new_store(
 def _locate(group: zarr.Group, grid: Grid) -> None:
     """Say where the pixels lie: in attributes of group and arrays, and as coordinates of their centres."""
     arrays = dict(group.arrays())
-    images = [a for a in arrays.values() if (a.metadata.dimension_names or ())[-2:] == ("y", "x")]
-    for array in arrays.values():
-        dims = array.metadata.dimension_names or ()
-        beside = [n for d in dims for n in COORDINATES.get(d, ()) if n in arrays and len(dims) > 1]
+    images = [array for array in arrays.values() if _dimensions(array)[-2:] == ("y", "x")]
+    for array in images:
+        beside = [n for d in _dimensions(array) for n in COORDINATES.get(d, ()) if n in arrays]
         if beside:
             array.attrs["coordinates"] = " ".join(beside)
     if not images or (grid.crs is None and grid.transform is None):
@@ -133,8 +134,9 @@ def _locate(group: zarr.Group, grid: Grid) -> None:
         said["proj:wkt2"] = grid.crs
     if grid.transform is not None:
         said["spatial:transform"] = list(grid.transform)
-    for node in (group, *images):
-        node.attrs.update(said)
+    group.attrs.update(said)
+    for array in images:
+        array.attrs.update(said)
     if grid.transform is not None and grid.transform[1] == grid.transform[3] == 0:
         height, width = images[0].shape[-2:]
         a, _, c, _, e, f = grid.transform
@@ -144,8 +146,14 @@ def _locate(group: zarr.Group, grid: Grid) -> None:
 
 def grid_of(store: zarr.Group) -> Grid:
     """Where the pixels of a store lie."""
-    transform = store.attrs.get("spatial:transform")
-    return Grid(store.attrs.get("proj:wkt2"), None if transform is None else tuple(transform))
+    said: dict[str, Any] = store.attrs.asdict()
+    transform = said.get("spatial:transform")
+    return Grid(said.get("proj:wkt2"), None if transform is None else tuple(transform))
+
+
+def _dimensions(array: zarr.Array) -> tuple[str, ...]:
+    """The names of an array's dimensions."""
+    return tuple(name or "" for name in getattr(array.metadata, "dimension_names", None) or ())
 
 
 def write_names(group: zarr.Group, names: Sequence[str]) -> None:
@@ -253,7 +261,7 @@ def open_store(path: Path, **dims: Sequence[str]) -> zarr.Group:
         array = group.get(name)
         if not isinstance(array, zarr.Array):
             raise UserError(f"{path}: no array '{name}' in the store; {again}")
-        found, dtype = tuple(array.metadata.dimension_names or ()), DTYPES.get(name, "float32")
+        found, dtype = _dimensions(array), DTYPES.get(name, "float32")
         if found != tuple(wanted):
             raise UserError(f"{path}: array '{name}' has dimensions {found}, not {wanted}; {again}")
         if array.dtype != dtype:

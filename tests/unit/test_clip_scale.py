@@ -85,7 +85,7 @@ def test_masked_pixels_get_the_mean_colour():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7), (50, 37)])
-@pytest.mark.parametrize("upsampling", ["bilinear", "joint_bilateral", "none"])
+@pytest.mark.parametrize("upsampling", ["bilinear", "joint_bilateral"])
 def test_step(clip, embedded, tmp_path, shape, upsampling):
     rgb = scene(tmp_path / "rgb.zarr", shape)
     out = tmp_path / "scale-2.zarr"

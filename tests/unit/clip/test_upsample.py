@@ -57,7 +57,6 @@ def test_cosines_equal_those_of_upsampled_features():
     for method, features in (
         ("joint_bilateral", joint),
         ("bilinear", bilinear),
-        ("none", patch_features),
     ):
         found = make_upsampler(method, *NONE, None)(patch_features, text, image)
         assert (found - cosines(features, text)).abs().max() < 1e-5, method
