@@ -26,6 +26,23 @@ def shared() -> Path:
     return folder
 
 
+# What a test needs says what it is: markers (pyproject.toml) by folder and fixture, so that none is forgotten.
+MARKERS = {
+    ("tests", "shared"): "real_scenes",
+    ("workflow", "run"): "slow",
+    ("workflow", "finished"): "slow",
+    ("workflow", "slurm"): "slurm",
+    ("workflow", "look"): "browser",
+}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by the fixtures that it asks for."""
+    for (folder, fixture), marker in MARKERS.items():
+        if folder in item.path.parts and fixture in getattr(item, "fixturenames", ()):
+            item.add_marker(marker)
+
+
 skipped: list[str] = []  # "test: reason" of each
 
 

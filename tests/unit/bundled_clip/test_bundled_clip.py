@@ -22,7 +22,6 @@ from special_steps.clip_scale import scale_probabilities
 from special_steps.core.settings import default_of
 
 WEIGHTS = BUNDLED / "weights.safetensors"
-AERIAL = Path(__file__).parents[4] / "shared" / "data" / "aerial"
 LIST = Path(__file__).parents[2] / "data" / "class_phrases.txt"
 
 
@@ -297,10 +296,7 @@ def test_training_command_asks_for_missing_data_clearly(tmp_path):
         aerial.load(tmp_path)
 
 
-@pytest.mark.skipif(
-    not AERIAL.is_dir(), reason="needs ../shared/data/aerial, which developers have"
-)
-def test_held_out_scenes_are_recognised(clip):
+def test_held_out_scenes_are_recognised(clip, shared):
     """A sample of the figure that evaluate.py measures in full: at least 0.7 here, 12 words."""
     import io
     import tarfile
@@ -308,7 +304,7 @@ def test_held_out_scenes_are_recognised(clip):
     from PIL import Image
 
     group, images, truth = words.scene_group(), [], []
-    with tarfile.open(AERIAL / "ucm.tar") as tar:
+    with tarfile.open(shared / "data" / "aerial" / "ucm.tar") as tar:
         for member in tar:
             if not member.isfile() or not aerial.is_held_out(member.name):
                 continue
