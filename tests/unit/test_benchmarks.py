@@ -15,19 +15,19 @@ compiled = pytest.mark.skipif(not build.available("scan"), reason="needs a C++ c
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "told"),
+    ("name", "arguments", "message"),
     [
         pytest.param("scan", ["500"], "x the floor", marks=compiled),
         ("training", ["16", "12", "8", "--repeats", "1"], "peak memory"),
         ("dense_clip", ["--help"], "turns that count"),  # a whole run takes minutes
     ],
 )
-def test_it_runs(name, arguments, told):
+def test_it_runs(name, arguments, message):
     words = [sys.executable, ROOT / "tests" / "benchmarks" / f"{name}.py", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert told in done.stdout
+    assert message in done.stdout
 
 
 def test_overhead_of_a_finished_run(tmp_path):
@@ -41,6 +41,6 @@ def test_overhead_of_a_finished_run(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     words = [sys.executable, ROOT / "tests" / "benchmarks" / "overhead.py", tmp_path]
-    told = subprocess.run(words, text=True, capture_output=True, check=True).stdout
-    assert "1 jobs: 10 s, of which their steps' own work 8 s" in told
-    assert "start and imports: 20 % of the jobs' time" in told
+    message = subprocess.run(words, text=True, capture_output=True, check=True).stdout
+    assert "1 jobs: 10 s, of which their steps' own work 8 s" in message
+    assert "start and imports: 20 % of the jobs' time" in message

@@ -327,5 +327,5 @@ def test_evaluate_refuses_scenes_for_weights_that_are_not_installed(tmp_path, mo
     with pytest.raises(SystemExit) as stop:
         evaluation.main()
     assert stop.value.code == 2
-    told = capsys.readouterr().err
-    assert str(tmp_path) in told and "leave --weights out" in told
+    message = capsys.readouterr().err
+    assert str(tmp_path) in message and "leave --weights out" in message

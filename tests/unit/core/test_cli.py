@@ -25,7 +25,7 @@ def step(*, out: Path, how: str, numbers: list[float] | str | None, table: dict[
         how: what happens.
     \"\"\"
     if how == "user":
-        raise UserError(f"{out}: the value is 3,\\nbut it must be 4; mend it")
+        raise UserError(f"{out}: the value is 3,\\nbut it must be 4; fix it")
     if how == "bug":
         raise ZeroDivisionError("a bug")
     out.write_text(repr((numbers, table)))
@@ -53,7 +53,7 @@ def step(tmp_path) -> Path:
 def test_a_users_mistake_is_one_line_and_code_1(step, tmp_path):
     done = call(step, "--out", tmp_path / "o", "--how", "user", *NONE)
     assert done.returncode == 1
-    assert done.stderr == f"error: {tmp_path}/o: the value is 3, but it must be 4; mend it\n"
+    assert done.stderr == f"error: {tmp_path}/o: the value is 3, but it must be 4; fix it\n"
     assert done.stdout == ""
 
 

@@ -35,11 +35,11 @@ def with_scene(**changes) -> dict:
 def refused(wrong: dict, *words: str) -> None:
     with pytest.raises(UserError) as caught:
         load(wrong)
-    told = str(caught.value)
-    assert told.startswith("config: ")
-    assert "\n" not in told
+    message = str(caught.value)
+    assert message.startswith("config: ")
+    assert "\n" not in message
     for word in words:
-        assert word in told
+        assert word in message
 
 
 # --- defaults and runs ----------------------------------------------------------------------------

@@ -198,7 +198,7 @@ def test_a_folder_that_is_no_zarr(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "not a Zarr store"),
         ("", "not a Zarr store"),
@@ -207,10 +207,10 @@ def test_a_folder_that_is_no_zarr(tmp_path):
         ('{"zarr_format": 3}', "not complete"),
     ],
 )
-def test_damaged_metadata(tmp_path, text, told):
+def test_damaged_metadata(tmp_path, text, message):
     path = make_store(tmp_path / "a.zarr", nodata=mask())
     (path / "zarr.json").write_text(text)
-    refused(path, told)
+    refused(path, message)
 
 
 def test_a_zarr_store_of_somebody_else(tmp_path):
@@ -350,8 +350,8 @@ def test_racing_writers_leave_one_whole_store(tmp_path):
         racer.stdin.write("go\n")
         racer.stdin.flush()
     for racer in racers:
-        _, told = racer.communicate(timeout=60)
-        assert racer.returncode == 0, told
+        _, message = racer.communicate(timeout=60)
+        assert racer.returncode == 0, message
     found = open_store(path)
     values = np.unique([found["a"][:], found["b"][:]])
     assert len(values) == 1
