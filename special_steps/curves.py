@@ -1,12 +1,14 @@
 """How a training went, epoch by epoch, without ground truth."""
 
 from pathlib import Path
-
-import pandas as pd
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
+
+if TYPE_CHECKING:  # loaded when a picture is drawn: together they take a second
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 PANELS = {
     "Loss": ["loss_random", "loss_confident", "loss_hard"],
@@ -15,12 +17,14 @@ PANELS = {
 }
 
 
-def curves_picture(rows: pd.DataFrame) -> Figure:
+def curves_picture(rows: "pd.DataFrame") -> "Figure":
     """Losses, set sizes and agreement over epochs; a line marks where refinement begins.
 
     Args:
         rows: one per epoch: epoch, stage, and what the training logged.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(14, 3.6), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True)
     begins = rows.loc[rows["stage"] == "refine", "epoch"].min()
@@ -46,6 +50,8 @@ def curves(*, warmup: Path, refine: Path, picture: Path) -> None:
         refine: CSV file made by refine.
         picture: PNG to write.
     """
+    import pandas as pd
+
     rows = pd.concat([pd.read_csv(warmup), pd.read_csv(refine)], ignore_index=True)
     with atomic_write(picture) as file:
         curves_picture(rows).savefig(file, dpi=110)

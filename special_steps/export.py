@@ -1,19 +1,14 @@
 """The maps that people open: GeoTIFFs of classes and confidence, and a picture beside the RGB."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 import numpy as np
-import rasterio
-from matplotlib.colors import ListedColormap, to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from rasterio.crs import CRS
-from rasterio.transform import Affine
 
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
-from special_steps.core.palette import NO_DATA, class_colours
+from special_steps.core.palette import NO_DATA, class_colours, rgb_of
 from special_steps.core.store import (
     Grid,
     class_names,
@@ -22,10 +17,8 @@ from special_steps.core.store import (
     read_array,
 )
 
-
-def _rgba(colour: str) -> tuple[int, int, int, int]:
-    red, green, blue = (round(255 * c) for c in to_rgb(colour))
-    return red, green, blue, 255
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_raster(
@@ -48,6 +41,10 @@ def write_raster(
         colours: red, green, blue and alpha (0 to 255) of values.
         tags: names and texts for the file's header.
     """
+    import rasterio  # here and in map_figure: what takes time to load is loaded when it is used
+    from rasterio.crs import CRS
+    from rasterio.transform import Affine
+
     profile = {
         "driver": "GTiff",
         "height": data.shape[0],
@@ -85,7 +82,7 @@ def category_names(class_names: list[str]) -> str:
 
 def map_figure(
     image: np.ndarray, labels: np.ndarray, confidence: np.ndarray, class_names: list[str]
-) -> Figure:
+) -> "Figure":
     """The RGB image, the class map with its legend, and the confidence, in a row (wide scenes: a column).
 
     Args:
@@ -94,6 +91,10 @@ def map_figure(
         confidence: (y, x) float32 in [0, 1], NaN = no data.
         class_names: the K classes.
     """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
     palette = class_colours(class_names)
     height, width = labels.shape
     counts = np.bincount(labels.ravel(), minlength=len(palette) + 1)[1:]
@@ -165,7 +166,8 @@ def export(
         "land cover",
         grid,
         nodata=0,
-        colours={0: (0, 0, 0, 0)} | {i + 1: _rgba(c) for i, c in enumerate(class_colours(names))},
+        colours={0: (0, 0, 0, 0)}
+        | {i + 1: (*rgb_of(c), 255) for i, c in enumerate(class_colours(names))},
         tags={f"CLASS_{i + 1}": name for i, name in enumerate(names)},
     )
     with atomic_write(class_map.with_name(f"{class_map.name}.aux.xml")) as file:

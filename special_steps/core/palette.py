@@ -3,9 +3,7 @@
 import itertools
 import re
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import to_hex, to_rgb
 
 # Colours that maps of land cover use; a class takes the first whose word begins a word of its name.
 KNOWN = {
@@ -34,9 +32,38 @@ KNOWN = {
     "building": "#c8413a",
     "house": "#c8413a",
 }
-OTHERS = [to_hex(c) for c in matplotlib.colormaps["tab20"](range(20))]
-GRID = [to_hex(c) for c in itertools.product(np.linspace(0.1, 0.9, 7), repeat=3)]
+# matplotlib's tab20, written out: to load matplotlib takes half a second
+OTHERS = [
+    "#1f77b4",
+    "#aec7e8",
+    "#ff7f0e",
+    "#ffbb78",
+    "#2ca02c",
+    "#98df8a",
+    "#d62728",
+    "#ff9896",
+    "#9467bd",
+    "#c5b0d5",
+    "#8c564b",
+    "#c49c94",
+    "#e377c2",
+    "#f7b6d2",
+    "#7f7f7f",
+    "#c7c7c7",
+    "#bcbd22",
+    "#dbdb8d",
+    "#17becf",
+    "#9edae5",
+]
+LEVELS = [round(255 * share) for share in np.linspace(0.1, 0.9, 7)]
+GRID = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in itertools.product(LEVELS, repeat=3)]
 NO_DATA = "#ffffff"
+
+
+def rgb_of(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0 to 255, of a colour #rrggbb."""
+    value = int(colour.removeprefix("#"), 16)
+    return value >> 16, value >> 8 & 255, value & 255
 
 
 def class_colours(class_names: list[str]) -> list[str]:
@@ -68,4 +95,4 @@ def _usual(name: str) -> str | None:
 
 def _distances(colour: str, pool: list[str]) -> np.ndarray:
     """Distance in RGB, 0 to 1.7, from each colour of the pool."""
-    return np.linalg.norm(np.subtract([to_rgb(c) for c in pool], to_rgb(colour)), axis=1)
+    return np.linalg.norm(np.subtract([rgb_of(c) for c in pool], rgb_of(colour)), axis=1) / 255
