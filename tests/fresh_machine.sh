@@ -32,7 +32,7 @@ git -C "$root" bundle create -q "$luggage/special.bundle" HEAD
 cat >"$luggage/commands.sh" <<'COMMANDS'
 set -uo pipefail
 cd ~
-git clone -q /srv/special.bundle special && cd special || exit 1
+git -c advice.detachedHead=false -c init.defaultBranch=main clone -q /srv/special.bundle special && cd special || exit 1
 failed=0
 run() {
     local start=$SECONDS
