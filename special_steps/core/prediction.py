@@ -1,6 +1,6 @@
 """Class probabilities of a scene and what follows from them: labels and margins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 
 from special_steps.core.store import (
     Grid,
+    create_array,
     new_store,
-    write_array,
+    tile_rows,
     write_names,
 )
 
@@ -65,13 +66,62 @@ def write_prediction(
         class_names: the classes, in order.
         grid: where the pixels lie.
     """
-    probabilities = probabilities.astype(np.float32, copy=True)
-    margin = margins(probabilities)
-    probabilities[:, nodata] = 0
-    margin[nodata] = 0
+    write_prediction_strips(
+        out,
+        ((probabilities[:, rows], nodata[rows]) for rows in tile_rows(len(nodata))),
+        nodata.shape,
+        step=step,
+        settings=settings,
+        inputs=inputs,
+        class_names=class_names,
+        grid=grid,
+    )
+
+
+def write_prediction_strips(
+    out: Path,
+    strips: Iterable[tuple[np.ndarray, np.ndarray]],
+    shape: tuple[int, ...],
+    *,
+    step: str,
+    settings: Mapping[str, Any],
+    inputs: Sequence[Path],
+    class_names: Sequence[str],
+    grid: Grid,
+) -> None:
+    """The same store as write_prediction's, from strips of rows: memory does not grow with the scene's height.
+
+    Args:
+        out: the store.
+        strips: probabilities (class, rows, x) float32 and nodata (rows, x) bool, top to bottom; rows are best
+            those of tile_rows, so that a chunk is written once.
+        shape: y and x of the scene.
+        step: what made them; settings and inputs as in new_store.
+        class_names: the classes, in order.
+        grid: where the pixels lie.
+
+    Raises:
+        ValueError: when the strips do not fill the scene.
+    """
     with new_store(out, step=step, settings=settings, inputs=inputs, grid=grid) as group:
         write_names(group, class_names)
-        write_array(group, "probabilities", probabilities, ("class", "y", "x"))
-        write_array(group, "labels", labels(probabilities, nodata), ("y", "x"))
-        write_array(group, "margin", margin, ("y", "x"))
-        write_array(group, "nodata", nodata, ("y", "x"))
+        probabilities = create_array(
+            group, "probabilities", (len(class_names), *shape), ("class", "y", "x")
+        )
+        best = create_array(group, "labels", shape, ("y", "x"), "uint8")
+        margin = create_array(group, "margin", shape, ("y", "x"))
+        missing = create_array(group, "nodata", shape, ("y", "x"), "bool")
+        y = 0
+        for part, nodata in strips:
+            part = part.astype(np.float32, copy=True)
+            part_margin = margins(part)
+            part[:, nodata] = 0
+            part_margin[nodata] = 0
+            rows = slice(y, y + len(nodata))
+            probabilities[:, rows] = part
+            best[rows] = labels(part, nodata)
+            margin[rows] = part_margin
+            missing[rows] = nodata
+            y = rows.stop
+        if y != shape[0]:
+            raise ValueError(f"the strips have {y} rows, the scene {shape[0]}")

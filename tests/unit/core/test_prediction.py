@@ -1,10 +1,11 @@
 """Labels, margins, and the store of a prediction."""
 
 import numpy as np
+import pytest
 from stores import make_prediction
 
-from special_steps.core.prediction import labels, margins
-from special_steps.core.store import class_names, open_store
+from special_steps.core.prediction import labels, margins, write_prediction_strips
+from special_steps.core.store import Grid, class_names, open_store, tile_rows
 
 
 def test_margin_is_best_minus_second_best():
@@ -68,3 +69,36 @@ def test_the_store_has_zeros_where_no_data(tmp_path):
     np.testing.assert_allclose(found["margin"][:][valid], ordered[2] - ordered[1], atol=1e-7)
     assert class_names(found) == ["a", "b", "c"]
     np.testing.assert_array_equal(probabilities, before)
+
+
+def write_strips_of(path, probabilities, nodata, rows):
+    write_prediction_strips(
+        path, ((probabilities[:, r], nodata[r]) for r in rows), nodata.shape,
+        step="test", settings={}, inputs=[], class_names=["a", "b"],
+        grid=Grid(None, (10.0, 0.0, 0.0, 0.0, -10.0, 0.0)),
+    )  # fmt: skip
+
+
+def test_strips_make_the_same_store_as_the_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    probabilities, nodata = rng.random((2, 600, 30), np.float32), rng.random((600, 30)) < 0.1
+    made = {
+        "chunks": tile_rows(600),
+        "uneven": [slice(0, 100), slice(100, 101), slice(101, 600)],
+    }
+    transform = [10.0, 0.0, 0.0, 0.0, -10.0, 0.0]
+    whole = tmp_path / "whole.zarr"
+    make_prediction(whole, probabilities, ["a", "b"], nodata, transform=transform)
+    for name, rows in made.items():
+        write_strips_of(tmp_path / f"{name}.zarr", probabilities, nodata, rows)
+        assert (
+            open_store(tmp_path / f"{name}.zarr").attrs["digest"]
+            == open_store(whole).attrs["digest"]
+        )
+
+
+def test_strips_that_do_not_fill_the_scene_are_refused(tmp_path):
+    probabilities, nodata = np.full((2, 9, 4), 0.5, "f4"), np.zeros((9, 4), bool)
+    with pytest.raises(ValueError, match=r"8 rows.*9"):
+        write_strips_of(tmp_path / "p.zarr", probabilities, nodata, [slice(0, 8)])
+    assert list(tmp_path.iterdir()) == []
