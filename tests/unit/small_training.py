@@ -78,7 +78,7 @@ def one_epoch(model, optimizer, rng):
 
 
 def make_noisy_scene(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Features of two halves, a masked corner, pseudo-labels of which a fifth is wrong, and co-training's, of which less is.
+    """Features of two halves, a masked corner, pseudo-labels of which a fifth is wrong, and co-training's: fewer are.
 
     Returns truth (y, x) and nodata (y, x).
     """
