@@ -106,7 +106,7 @@ def test_as_good_as_simple_methods_are(shared, tmp_path, scene_name, method, wan
     import noisy_labels
 
     name, level = scene_name.split("_")
-    real = next(s for s in noisy_labels.real_scenes(shared / "data" / "scenes", tmp_path) if s.name == name)  # fmt: skip
+    real = noisy_labels.real_scene(name, shared / "data" / "scenes", tmp_path)
     truth = np.load(shared / "pseudo" / f"{name}_gt.npz")["gt"]
     scores = []
     for seed in range(3):
