@@ -23,6 +23,102 @@ rule features:
         " {params.settings} &> {log}"
 
 
+rule cotrain:
+    input:
+        features=lambda w: f"results/{w.scene}/features-{RUNS[w.run]['input']}.zarr",
+        pseudo="results/{scene}/{run}/pseudo.zarr",
+    output:
+        prediction=directory("results/{scene}/{run}/cotrain.zarr"),
+        diagnosis="results/{scene}/{run}/cotrain.json",
+    log:
+        "logs/{scene}/{run}/cotrain.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/cotrain.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        code=digest_of("cotrain"),
+    shell:
+        "python -m special_steps.cotrain --features {input.features} --pseudo {input.pseudo}"
+        " --out {output.prediction} --diagnosis {output.diagnosis} &> {log}"
+
+
+rule network:
+    input:
+        features=lambda w: f"results/{w.scene}/features-{RUNS[w.run]['input']}.zarr",
+        pseudo="results/{scene}/{run}/pseudo.zarr",
+        cotrain="results/{scene}/{run}/cotrain.zarr",
+    output:
+        prediction=directory("results/{scene}/{run}/seed-{seed}/network.zarr"),
+        state="results/{scene}/{run}/seed-{seed}/network.safetensors",
+        epochs="results/{scene}/{run}/seed-{seed}/network.csv",
+    log:
+        "logs/{scene}/{run}/seed-{seed}/network.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/seed-{seed}/network.tsv"
+    conda:
+        "../envs/special.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+    params:
+        checkpoint=lambda w: f"results/{w.scene}/{w.run}/seed-{w.seed}/.network.safetensors",
+        settings=lambda w: flags(
+            {
+                "classifier": RUNS[w.run]["classifier"],
+                "training": RUNS[w.run]["network"],
+            }
+        ),
+        code=digest_of("network"),
+    shell:
+        "python -m special_steps.network --features {input.features} --pseudo {input.pseudo}"
+        " --cotrain {input.cotrain} --seed {wildcards.seed} --checkpoint {params.checkpoint}"
+        " --out {output.prediction} --state {output.state} --epochs {output.epochs}"
+        " {params.settings} &> {log}"
+
+
+rule consensus:
+    input:
+        cotrain="results/{scene}/{run}/cotrain.zarr",
+        networks=lambda w: [
+            f"results/{w.scene}/{w.run}/{seed}network.zarr" for seed in seeds(w.run)
+        ],
+    output:
+        directory("results/{scene}/{run}/consensus.zarr"),
+    log:
+        "logs/{scene}/{run}/consensus.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/consensus.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        networks=lambda w, input: flags({"networks": list(map(str, input.networks))}),
+        code=digest_of("consensus"),
+    shell:
+        "python -m special_steps.consensus --cotrain {input.cotrain} {params.networks}"
+        " --out {output} &> {log}"
+
+
+rule baseline:
+    input:
+        features=lambda w: f"results/{w.scene}/features-{RUNS[w.run]['input']}.zarr",
+        pseudo="results/{scene}/{run}/pseudo.zarr",
+    output:
+        directory("results/{scene}/{run}/baseline.zarr"),
+    log:
+        "logs/{scene}/{run}/baseline.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/baseline.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        settings=lambda w: flags({"method": RUNS[w.run]["method"]}),
+        code=digest_of("baseline"),
+    shell:
+        "python -m special_steps.baseline --features {input.features} --pseudo {input.pseudo}"
+        " --out {output} {params.settings} &> {log}"
+
+
 rule warmup:
     input:
         features=lambda w: f"results/{w.scene}/features-{RUNS[w.run]['input']}.zarr",

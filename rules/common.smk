@@ -44,7 +44,8 @@ wildcard_constraints:
     scale=r"[0-9.]+",
     seed=r"\d+",
     input="hsi|rgb",
-    stage=r"pseudo|seed-\d+/(warmup|final)",
+    stage=r"pseudo|cotrain|consensus|baseline|seed-\d+/(network|warmup|final)",
+    folder=r"|quick/|seed-\d+/",
 
 
 def flags(options):
@@ -112,10 +113,33 @@ def scale_maps(scene, run):
     return [f"{folder}/scale-{scale}.zarr" for scale in RUNS[run]["scales"]]
 
 
+def seeds(run):
+    """Folder of each training of a run."""
+    trained = RUNS[run]["method"] in TRAININGS
+    return [f"seed-{seed}/" for seed in RUNS[run]["seeds"]] if trained else []
+
+
+# what the trainings of a method are, in order: rules, and names of their tables of epochs
+TRAININGS = {"agreement": ["network"], "published": ["warmup", "refine"]}
+
+
 def stages(run):
     """All maps of a run, in the order of the method."""
-    trained = [f"seed-{s}/{m}" for s in RUNS[run]["seeds"] for m in ("warmup", "final")]
-    return ["pseudo", *trained]
+    following = {
+        "agreement": ["cotrain", *(f"{s}network" for s in seeds(run)), "consensus"],
+        "published": [f"{s}{m}" for s in seeds(run) for m in ("warmup", "final")],
+        "none": [],
+    }
+    return ["pseudo", *following.get(RUNS[run]["method"], ["baseline"])]
+
+
+def exported(run):
+    """Folders that a run's maps are exported to, and the stage that each shows."""
+    method = RUNS[run]["method"]
+    if method == "published":
+        return {folder: f"{folder}final" for folder in seeds(run)}
+    quick = {"quick/": "cotrain"} if method == "agreement" else {}
+    return {"": stages(run)[-1]} | quick
 
 
 def truth_settings(scene):
@@ -150,14 +174,36 @@ def all_metrics():
     ]
 
 
+def diagnosed():
+    """Scenes and runs with a diagnosis, which needs no ground truth."""
+    return [(s, r) for s in SCENES for r in RUNS if RUNS[r]["method"] == "agreement"]
+
+
+def maps(scene, run, quick=False):
+    """The maps of a run: of the whole run, or of a quick one."""
+    folders = [f for f in exported(run) if (f == "quick/") == quick]
+    names = ("map.png", "map.tif", "confidence.tif")
+    return [f"results/{scene}/{run}/{f}{name}" for f in folders for name in names]
+
+
 def all_results():
-    folders = [
-        f"results/{scene}/{run}/seed-{seed}"
-        for scene in SCENES
-        for run in RUNS
-        for seed in RUNS[run]["seeds"]
+    pairs = [(scene, run) for scene in SCENES for run in RUNS]
+    curves = [
+        f"results/{s}/{r}/{seed}epochs.png" for s, r in pairs for seed in seeds(r)
     ]
-    maps = [
-        f"{f}/{name}" for f in folders for name in ("map.png", "map.tif", "epochs.png")
-    ]
-    return maps + (["results/summary.csv"] if all_metrics() else [])
+    table = ["results/summary.csv"] if all_metrics() or diagnosed() else []
+    return [file for s, r in pairs for file in maps(s, r)] + curves + table
+
+
+def quick_results(wildcards):
+    """Maps without training, and how right they are where there is ground truth."""
+    if not diagnosed():
+        raise WorkflowError(
+            "quick: no run has method 'agreement', whose co-training makes the quick map;"
+            " add one, or run the whole workflow: snakemake --cores all"
+        )
+    files = [file for s, r in diagnosed() for file in maps(s, r, quick=True)]
+    for scene, run in diagnosed():
+        if SCENES[scene]["ground_truth"]:
+            files.append(f"results/{scene}/{run}/cotrain.metrics.json")
+    return files

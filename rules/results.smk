@@ -27,22 +27,22 @@ rule evaluate:
 
 rule export:
     input:
-        prediction="results/{scene}/{run}/seed-{seed}/final.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
         rgb="results/{scene}/rgb.zarr",
     output:
-        classes="results/{scene}/{run}/seed-{seed}/map.tif",
-        confidence="results/{scene}/{run}/seed-{seed}/confidence.tif",
+        classes="results/{scene}/{run}/{folder}map.tif",
+        confidence="results/{scene}/{run}/{folder}confidence.tif",
         picture=report(
-            "results/{scene}/{run}/seed-{seed}/map.png",
+            "results/{scene}/{run}/{folder}map.png",
             caption="../workflow/report/map.rst",
             category="Maps",
             subcategory="{scene}",
-            labels={"run": "{run}", "seed": "{seed}"},
+            labels=lambda w: {"run": w.run, "map": exported(w.run)[w.folder]},
         ),
     log:
-        "logs/{scene}/{run}/seed-{seed}/export.log",
+        "logs/{scene}/{run}/{folder}export.log",
     benchmark:
-        "benchmarks/{scene}/{run}/seed-{seed}/export.tsv"
+        "benchmarks/{scene}/{run}/{folder}export.tsv"
     conda:
         "../envs/special.yaml"
     params:
@@ -55,8 +55,10 @@ rule export:
 
 rule curves:
     input:
-        warmup="results/{scene}/{run}/seed-{seed}/warmup.csv",
-        refine="results/{scene}/{run}/seed-{seed}/refine.csv",
+        lambda w: [
+            f"results/{w.scene}/{w.run}/seed-{w.seed}/{training}.csv"
+            for training in TRAININGS[RUNS[w.run]["method"]]
+        ],
     output:
         report(
             "results/{scene}/{run}/seed-{seed}/epochs.png",
@@ -72,15 +74,16 @@ rule curves:
     conda:
         "../envs/special.yaml"
     params:
+        tables=lambda w, input: flags({"tables": list(map(str, input))}),
         code=digest_of("curves"),
     shell:
-        "python -m special_steps.curves --warmup {input.warmup} --refine {input.refine}"
-        " --picture {output} &> {log}"
+        "python -m special_steps.curves {params.tables} --picture {output} &> {log}"
 
 
 rule summary:
     input:
-        all_metrics(),
+        metrics=all_metrics(),
+        diagnoses=[f"results/{s}/{r}/cotrain.json" for s, r in diagnosed()],
     output:
         csv="results/summary.csv",
         markdown="results/summary.md",
@@ -97,8 +100,16 @@ rule summary:
     conda:
         "../envs/special.yaml"
     params:
-        metrics=lambda w, input: flags({"metrics": list(map(str, input))}),
+        files=lambda w, input: flags(
+            {
+                "metrics": list(map(str, input.metrics)),
+                "diagnoses": [
+                    {"scene": scene, "run": run, "path": str(path)}
+                    for (scene, run), path in zip(diagnosed(), input.diagnoses)
+                ],
+            }
+        ),
         code=digest_of("summary"),
     shell:
-        "python -m special_steps.summary {params.metrics} --csv {output.csv}"
+        "python -m special_steps.summary {params.files} --csv {output.csv}"
         " --markdown {output.markdown} --html {output.html} &> {log}"

@@ -11,14 +11,14 @@ if TYPE_CHECKING:  # loaded when a picture is drawn: together they take a second
     from matplotlib.figure import Figure
 
 PANELS = {
-    "Loss": ["loss_random", "loss_confident", "loss_hard"],
-    "Pixels in the set": ["confident_pixels", "hard_pixels"],
+    "Loss": ["loss_agreed", "loss_soft", "loss_random", "loss_confident", "loss_hard"],
+    "Pixels in the set": ["agreed_pixels", "confident_pixels", "hard_pixels"],
     "Share of pixels that kept their label": ["agreement"],
 }
 
 
 def curves_picture(rows: "pd.DataFrame") -> "Figure":
-    """Losses, set sizes and agreement over epochs; a line marks where refinement begins.
+    """Losses, set sizes and agreement over epochs; a line marks where refinement begins, if it does.
 
     Args:
         rows: one per epoch: epoch, stage, and what the training logged.
@@ -27,7 +27,7 @@ def curves_picture(rows: "pd.DataFrame") -> "Figure":
 
     figure = Figure(figsize=(14, 3.6), layout="constrained")
     axes = figure.subplots(1, 3, sharex=True)
-    begins = rows.loc[rows["stage"] == "refine", "epoch"].min()
+    refined = rows.loc[rows["stage"] == "refine", "epoch"]
     for axis, (title, columns) in zip(axes, PANELS.items(), strict=True):
         for column in columns:
             if column in rows:
@@ -35,24 +35,24 @@ def curves_picture(rows: "pd.DataFrame") -> "Figure":
                 axis.plot(rows["epoch"], rows[column], marker=".", label=name)
         if len(axis.lines) > 1:
             axis.legend(frameon=False)
-        axis.axvline(begins - 0.5, color="grey", linewidth=0.8, linestyle=":")
+        if len(refined) and len(refined) < len(rows):
+            axis.axvline(refined.min() - 0.5, color="grey", linewidth=0.8, linestyle=":")
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def curves(*, warmup: Path, refine: Path, picture: Path) -> None:
+def curves(*, tables: list[Path], picture: Path) -> None:
     """Draw the epochs of a training.
 
     Args:
-        warmup: CSV file made by warmup.
-        refine: CSV file made by refine.
+        tables: CSV files of its stages in order: made by network, or by warmup and refine.
         picture: PNG to write.
     """
     import pandas as pd
 
-    rows = pd.concat([pd.read_csv(warmup), pd.read_csv(refine)], ignore_index=True)
+    rows = pd.concat([pd.read_csv(table) for table in tables], ignore_index=True)
     with atomic_write(picture) as file:
         curves_picture(rows).savefig(file, dpi=110)
 

@@ -1,6 +1,7 @@
-"""One table over scenes, runs and seeds: mean and spread of what the evaluation found."""
+"""One table over scenes, runs and seeds: mean and spread of accuracies; and what co-training knows without truth."""
 
 import json
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,15 @@ import pandas as pd
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 
-STAGES = ["pseudo", "warmup", "final"]
+STAGES = {  # in the order of the methods
+    "pseudo": "the fused CLIP labels",
+    "cotrain": "co-training of labels and spectra",
+    "network": "the networks that learn where both agree",
+    "consensus": "the mean of co-training and networks",
+    "warmup": "after the published method's warm-up",
+    "final": "the last epoch of its refinement",
+    "baseline": "a simple method",
+}
 SCORES = ["oa", "aa", "kappa"]
 
 
@@ -23,7 +32,7 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
         A row per scene, run and stage (in the order of the method), columns seeds, and
         `<score>_mean`, `<score>_std` (0 for a single seed).
     """
-    stage = pd.Categorical(metrics["stage"], STAGES, ordered=True)
+    stage = pd.Categorical(metrics["stage"], list(STAGES), ordered=True)
     groups = metrics.assign(stage=stage).groupby(
         ["scene", "run", "stage"], sort=True, observed=True
     )
@@ -45,52 +54,113 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def summary(*, metrics: list[Path], csv: Path, markdown: Path, html: Path) -> None:
-    """Gather the metrics of all maps.
+def told(diagnoses: list[dict[str, Any]]) -> list[str]:
+    """What is known of each run without ground truth, a sentence each: agreement, then its warnings.
 
     Args:
-        metrics: JSON files made by evaluate.
+        diagnoses: of each run: scene, run, agreement (a share) and warnings.
+    """
+    lines = []
+    for found in diagnoses:
+        where = f"{found['scene']}, {found['run']}"
+        lines.append(
+            f"{where}: pseudo-labels and co-training agree on {found['agreement']:.1%} of the pixels."
+        )
+        lines += [f"{where}: warning: {' '.join(text.split())}" for text in found["warnings"]]
+    return lines
+
+
+def summary(
+    *,
+    metrics: list[Path],
+    diagnoses: list[dict[str, str]],
+    csv: Path,
+    markdown: Path,
+    html: Path,
+) -> None:
+    """Gather the metrics of all maps, and the diagnoses of all co-trainings.
+
+    Args:
+        metrics: JSON files made by evaluate; none where no scene has ground truth.
+        diagnoses: of each co-training: scene, run, and the path of the JSON file made by cotrain.
         csv: table to write, numbers in full.
         markdown: the same for a README.
         html: the same for the report, with the scores of every class.
     """
     found = [json.loads(path.read_text()) for path in metrics]
-    table = summarise(pd.DataFrame(found))
+    known = [each | json.loads(Path(each["path"]).read_text()) for each in diagnoses]
+    table = summarise(pd.DataFrame(found, columns=["scene", "run", "stage", "seed", *SCORES]))
     shown = readable(table)
-    classes = pd.DataFrame([row | _map_id(f) for f in found for row in f["classes"]])
     with atomic_write(csv) as file:
         table.to_csv(file, index=False)
     with atomic_write(markdown) as file:
-        rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.values.tolist()]
-        file.write_text("".join(f"| {' | '.join(map(str, row))} |\n" for row in rows))
+        file.write_text(_markdown(shown, known))
     with atomic_write(html) as file:
-        file.write_text(_page(shown, classes))
+        file.write_text(_page(shown, found, known))
 
 
-def _map_id(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: found[key] for key in ("scene", "run", "stage")}
+def _markdown(shown: pd.DataFrame, known: list[dict[str, Any]]) -> str:
+    text = ""
+    if len(shown):
+        rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.values.tolist()]
+        text = "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
+    if known:
+        text += "\n" if text else ""
+        text += "## Without ground truth\n\n" + "".join(f"- {line}\n" for line in told(known))
+    return text
 
 
-def _page(shown: pd.DataFrame, classes: pd.DataFrame) -> str:
-    order = {"class": list(dict.fromkeys(classes["class"])), "stage": STAGES}
-    ordered = {key: pd.Categorical(classes[key], order[key], ordered=True) for key in order}
-    groups = classes.assign(**ordered).groupby(["scene", "run", *order], sort=True, observed=True)
-    scores = ["producers_accuracy", "users_accuracy", "f1", "iou"]
-    per_class = groups[scores].mean().join(groups["pixels"].first()).reset_index()
-    per_class.columns = [name.replace("s_accuracy", "'s accuracy") for name in per_class.columns]
+def _page(shown: pd.DataFrame, found: list[dict[str, Any]], known: list[dict[str, Any]]) -> str:
     style = (
         "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:60em;padding:0 1em}"
         "table{border-collapse:collapse;margin:1em 0}th,td{padding:.3em .8em;text-align:left;"
         "border-bottom:1px solid #ddd}thead{background:#f3f3f3}"
     )
-    return (
+    page = (
         f"<!doctype html><meta charset=utf-8><title>Accuracy</title><style>{style}</style>"
-        "<h1>Accuracy</h1><p>Mean ± standard deviation over seeds. <i>pseudo</i>: fused CLIP"
-        " labels; <i>warmup</i>: after the spectral warm-up; <i>final</i>: the last epoch.</p>"
-        + shown.to_html(index=False, border=0)
-        + "<h2>Classes (mean over seeds)</h2>"
-        + per_class.to_html(index=False, border=0, float_format=lambda v: f"{v:.3f}", na_rep="–")
+        "<h1>Accuracy</h1>"
     )
+    if found:
+        there = [name for name in STAGES if name in set(shown["stage"])]
+        meanings = "; ".join(f"<i>{name}</i>: {STAGES[name]}" for name in there)
+        page += (
+            f"<p>Mean ± standard deviation over seeds. {meanings}.</p>"
+            f"{_html(shown)}<h2>Classes (mean over seeds)</h2>{_html(_class_scores(found))}"
+        )
+    else:
+        page += "<p>No scene has ground truth.</p>"
+    if known:
+        lines = "".join(f"<li>{escape(line)}</li>" for line in told(known))
+        page += f"<h2>Without ground truth</h2><ul>{lines}</ul>{_html(_class_shares(known))}"
+    return page
+
+
+def _html(table: pd.DataFrame) -> str:
+    return table.to_html(index=False, border=0, float_format=lambda v: f"{v:.3f}", na_rep="–")
+
+
+def _class_rows(found: list[dict[str, Any]], keys: list[str]) -> pd.DataFrame:
+    """A row per class of each file, with what says whose it is."""
+    return pd.DataFrame([{k: f[k] for k in keys} | row for f in found for row in f["classes"]])
+
+
+def _class_scores(found: list[dict[str, Any]]) -> pd.DataFrame:
+    classes = _class_rows(found, ["scene", "run", "stage"])
+    order = {"class": list(dict.fromkeys(classes["class"])), "stage": list(STAGES)}
+    ordered = {key: pd.Categorical(classes[key], order[key], ordered=True) for key in order}
+    groups = classes.assign(**ordered).groupby(["scene", "run", *order], sort=True, observed=True)
+    scores = ["producers_accuracy", "users_accuracy", "f1", "iou"]
+    per_class = groups[scores].mean().join(groups["pixels"].first()).reset_index()
+    per_class.columns = [name.replace("s_accuracy", "'s accuracy") for name in per_class.columns]
+    return per_class
+
+
+def _class_shares(known: list[dict[str, Any]]) -> pd.DataFrame:
+    """How large each class is in pseudo-labels and co-training, and on how much of it they agree."""
+    shares = _class_rows(known, ["scene", "run"]).set_index(["scene", "run", "class"])
+    shares = shares[["pseudo_share", "cotrain_share", "agreement"]].astype(float)
+    titles = {"pseudo_share": "share in pseudo-labels", "cotrain_share": "share in co-training"}
+    return shares.rename(columns=titles).reset_index()
 
 
 if __name__ == "__main__":

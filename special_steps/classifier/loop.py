@@ -1,4 +1,4 @@
-"""The training loop of both stages: augmentation, an epoch, epoch after epoch at a falling learning rate."""
+"""The training loop of all stages: augmentation, an epoch, epoch after epoch at a falling learning rate."""
 
 import logging
 import math
@@ -218,7 +218,7 @@ def train(
 def random_pixel_loss(
     sampler: PixelSampler, rng: np.random.Generator, logits: torch.Tensor, tile: Tile
 ) -> torch.Tensor:
-    """Cross-entropy of freshly sampled pixels with their one-hot pseudo-labels.
+    """Cross-entropy of freshly sampled pixels with their one-hot labels.
 
     Args:
         sampler: draws the pixels.

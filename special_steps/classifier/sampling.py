@@ -1,4 +1,4 @@
-"""Which pixels an iteration learns from: as many of each class, the confident ones more often."""
+"""Which pixels an iteration learns from: as many of each class, or any; the confident ones more often, or all alike."""
 
 from collections.abc import Callable
 
@@ -33,6 +33,29 @@ def class_balanced_sampler(labels: np.ndarray, margin: np.ndarray, count: int) -
             places = np.searchsorted(cumulative, rng.random(count) * cumulative[-1], side="right")
             drawn.append(pixels[np.minimum(places, len(pixels) - 1)])
         return np.concatenate(drawn), np.repeat([label for label, _, _ in tables], count)
+
+    return sample
+
+
+def random_pixels(
+    valid: np.ndarray, count: int
+) -> Callable[[np.random.Generator, Tile], np.ndarray]:
+    """A sampler of `count` pixels of a tile that have data, all alike, drawn with replacement.
+
+    Args:
+        valid: (y, x) bool.
+        count: pixels to draw.
+
+    Returns:
+        The sampler of indices (count,) int64 within the tile, row by row; it raises ValueError where no pixel of
+        the tile has data.
+    """
+    in_scene = np.flatnonzero(valid)
+
+    def sample(rng: np.random.Generator, tile: Tile) -> np.ndarray:
+        part = valid[tile]
+        pixels = in_scene if part.shape == valid.shape else np.flatnonzero(part)
+        return pixels[rng.integers(len(pixels), size=count)]
 
     return sample
 

@@ -1,4 +1,4 @@
-"""A stage of the training, warm-up or refinement, from the stores that it reads to the files that it writes."""
+"""A stage of a training, such as warm-up or refinement, from the stores that it reads to the files that it writes."""
 
 import logging
 from functools import partial
@@ -16,7 +16,7 @@ from special_steps.classifier.loop import (
     prepare_device,
     train,
 )
-from special_steps.classifier.sampling import class_balanced_sampler
+from special_steps.classifier.sampling import PixelSampler, class_balanced_sampler
 from special_steps.classifier.tiles import open_scene
 from special_steps.core.atomic import atomic_write
 from special_steps.core.prediction import labels as best_labels
@@ -46,18 +46,40 @@ def open_setup(
     Returns:
         The set-up, and class_names and grid of the scene.
     """
-    prepared = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
     labelled = open_store(pseudo, labels=("y", "x"), margin=("y", "x"))
     labels, margin = read_array(labelled, "labels"), read_array(labelled, "margin")
     names = class_names(labelled)
     for i, name in enumerate(names):
         if not (labels == i + 1).any():
             log.warning("no pixel is pseudo-labelled '%s': the map will not have it", name)
+    sampler = class_balanced_sampler(labels, margin, training["samples_per_class"])
+    setup = new_setup(features, len(names), sampler, seed, classifier, training)
+    return setup, {"class_names": names, "grid": grid_of(labelled)}
+
+
+def new_setup(
+    features: Path,
+    classes: int,
+    sampler: PixelSampler,
+    seed: int,
+    classifier: dict[str, int],
+    training: dict[str, Any],
+) -> Setup:
+    """A fresh network, and the scene that it learns from the pixels of a sampler.
+
+    Args:
+        features: store made by features.
+        classes: K.
+        sampler: chooses tiles.
+        seed: of the weights.
+        classifier: hidden, tokens.
+        training: tile.
+    """
+    prepared = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
     device = prepare_device()
     scene = open_scene(prepared, training["tile"], device)
-    sampler = class_balanced_sampler(labels, margin, training["samples_per_class"])
-    network = create_model_and_optimizer(scene.bands, len(names), classifier, seed, device)
-    return Setup(*network, scene, sampler), {"class_names": names, "grid": grid_of(labelled)}
+    network = create_model_and_optimizer(scene.bands, classes, classifier, seed, device)
+    return Setup(*network, scene, sampler)
 
 
 def run_stage(
@@ -78,7 +100,7 @@ def run_stage(
     """Train, from the checkpoint on where there is one of the same training, and write what came of it.
 
     Args:
-        step: warmup or refine.
+        step: warmup, refine or network.
         setup: what is trained, and on what.
         epoch_losses: gives an epoch's losses.
         epochs: numbers of the stage's epochs.

@@ -16,6 +16,15 @@ from special_steps.core.classes import classes_by_label, read_classes
 from special_steps.core.errors import UserError
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
+# Which methods take a setting; the others are taken by all. A common value may stand for runs of other methods, too.
+METHODS_OF = {
+    "network": ["agreement"],
+    "training": ["published"],
+    "refine": ["published"],
+    "classifier": ["agreement", "published"],
+    "seeds": ["agreement", "published"],
+}
+OF_ONE_METHOD = [key for key, methods in METHODS_OF.items() if len(methods) == 1]
 UPSAMPLING_ALIASES = {"guided": "joint_bilateral"}
 
 
@@ -40,7 +49,8 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     for name, overrides in config.get("runs", {"hsi": {}}).items():
         common = {key: config[key] for key in shared if key in config}
         runs[name] = _merge(common, overrides)
-    config["runs"] = runs
+    given = config
+    config = config | {"runs": runs}
     config = _filled(config, rules, rules)
     for name, scene in config["scenes"].items():
         scene["classes"] = read_classes(scene["classes"], f"config: scenes.{name}.classes")
@@ -52,6 +62,7 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
         _check_clip(clip, f"clips.{name}")
     _check_stretch(config["rgb"], "rgb")
     _check_stretch(config["features"], "features")
+    _check_sections(given, {name: run["method"] for name, run in config["runs"].items()})
     for name, run in config["runs"].items():
         _check_run(run, config, f"runs.{name}")
         if run["scales"] is None:
@@ -176,6 +187,37 @@ def _check_stretch(section: dict[str, Any], where: str) -> None:
         raise UserError(
             f"config: {where}.stretch: [{low}, {high}] must rise; write the low one first"
         )
+
+
+def _check_sections(given: dict[str, Any], methods: dict[str, str]) -> None:
+    """Refuse settings that would be ignored: those of another method than the run's, or than any run's."""
+    for name, overrides in given.get("runs", {}).items():
+        for key in overrides:
+            if methods[name] not in METHODS_OF.get(key, [methods[name]]):
+                where = f"runs.{name}"
+                raise UserError(
+                    f"config: {where}.{key}: {_owner(key)}, and this run's is"
+                    f" '{methods[name]}'; {_instead(key, methods[name])}"
+                )
+    for key in OF_ONE_METHOD:
+        if key in given and not set(METHODS_OF[key]) & set(methods.values()):
+            other = next(iter(methods.values()))
+            raise UserError(
+                f"config: {key}: {_owner(key)}, which no run has; {_instead(key, other)}"
+            )
+
+
+def _owner(key: str) -> str:
+    """Which methods a setting belongs to."""
+    methods = METHODS_OF[key]
+    return f"belongs to method{'s'[: len(methods) > 1]} {' and '.join(map(repr, methods))}"
+
+
+def _instead(key: str, method: str) -> str:
+    """What to do with a setting that a run of a method does not take."""
+    own = [k for k in OF_ONE_METHOD if method in METHODS_OF[k]]
+    use = f", or method {method}'s own, {' and '.join(map(repr, own))}" if own else ""
+    return f"write 'method: {METHODS_OF[key][0]}'{use}, or leave it out"
 
 
 def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:

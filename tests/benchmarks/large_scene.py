@@ -3,7 +3,7 @@
     python tests/benchmarks/large_scene.py [Y X BANDS]
 
 The cube (4,000 x 2,000 x 200 as it stands: 6.4 GB of float32) is synthetic: patches of a few
-spectra with noise, written as ENVI. Training is cut to two epochs of one iteration.
+spectra with noise, written as ENVI. Training is cut to one or two epochs of one iteration.
 """
 
 import argparse
@@ -50,7 +50,9 @@ def main() -> None:
             "scenes": {"large": {"cube": {"path": "scene.img"}, "classes": CLASSES}},
             "seeds": [0],
             "scales": [int(s) if s == int(s) else s for s in options.scales],
+            "network": {"epochs": 1, "iterations": 1},
             "training": {"epochs": 2, "warmup_epochs": 1, "iterations": 1},
+            "runs": {"agreement": {}, "published": {"method": "published"}},
         }
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         words = ["snakemake", "-s", ROOT / "workflow" / "Snakefile", "--cores", "all"]

@@ -366,6 +366,7 @@ def pavia(figures: Figures, out: Path) -> None:
         "clip": "random",
         "scales": [1, 2],
         "seeds": [0],
+        "method": "published",
         "training": {"epochs": 20, "warmup_epochs": 10, "iterations": 20},
     }
     (folder / "my.yaml").write_text(json.dumps(config))

@@ -1,4 +1,4 @@
-"""Small trainings that several tests need: a network, a scene of two halves, both stages."""
+"""Small trainings that several tests need: a network, a scene of two halves, all stages."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from special_steps.classifier import loop
 from special_steps.classifier.tiles import Scene
 from special_steps.core.store import new_store, write_array
 from special_steps.features import principal_components
+from special_steps.network import network
 from special_steps.refine import refine
 from special_steps.warmup import warmup
 
@@ -18,6 +19,15 @@ TRAINING = {
     "warmup_epochs": 2,
     "iterations": 15,
     "samples_per_class": 60,
+    "learning_rate": [5e-3, 1e-3],
+    "noise": 0.05,
+    "tile": None,
+}
+NETWORK = {
+    "epochs": 2,
+    "iterations": 15,
+    "samples_per_class": 60,
+    "random_samples": 100,
     "learning_rate": [5e-3, 1e-3],
     "noise": 0.05,
     "tile": None,
@@ -64,11 +74,11 @@ def one_epoch(model, optimizer, rng):
     )  # fmt: skip
 
 
-# --- both stages ----------------------------------------------------------------------------------
+# --- the stages -----------------------------------------------------------------------------------
 
 
 def make_noisy_scene(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Features of two halves, a masked corner, and pseudo-labels of which a fifth is wrong.
+    """Features of two halves, a masked corner, pseudo-labels of which a fifth is wrong, and co-training's: fewer are.
 
     Returns truth (y, x) and nodata (y, x).
     """
@@ -90,6 +100,10 @@ def make_noisy_scene(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     first = np.where((truth == 1) ^ wrong, best, 1 - best)
     probabilities = np.stack([first, 1 - first]).astype(np.float32)
     make_prediction(folder / "pseudo.zarr", probabilities, ["one", "two"], nodata)
+    wrong = np.random.default_rng(1).random(truth.shape) < 0.05
+    first = np.where((truth == 1) ^ wrong, 0.8, 0.2)
+    probabilities = np.stack([first, 1 - first]).astype(np.float32)
+    make_prediction(folder / "cotrain.zarr", probabilities, ["one", "two"], nodata)
     return truth, nodata
 
 
@@ -120,4 +134,19 @@ def run_refine(folder: Path, **changed) -> None:
         out=folder / "final.zarr",
         state=folder / "final.safetensors",
         epochs=folder / "refine.csv",
+    )
+
+
+def run_network(folder: Path, **changed) -> None:
+    network(
+        features=folder / "features.zarr",
+        pseudo=folder / "pseudo.zarr",
+        cotrain=folder / "cotrain.zarr",
+        seed=0,
+        classifier=CLASSIFIER,
+        training=NETWORK | changed,
+        checkpoint=folder / ".network.safetensors",
+        out=folder / "network.zarr",
+        state=folder / "network.safetensors",
+        epochs=folder / "network.csv",
     )

@@ -74,8 +74,7 @@ def test_the_step(tmp_path, recwarn):
     WARMUP.to_csv(tmp_path / "warmup.csv", index=False)
     REFINE.to_csv(tmp_path / "refine.csv", index=False)
     curves(
-        warmup=tmp_path / "warmup.csv",
-        refine=tmp_path / "refine.csv",
+        tables=[tmp_path / "warmup.csv", tmp_path / "refine.csv"],
         picture=tmp_path / "out" / "epochs.png",
     )
     image = Image.open(tmp_path / "out" / "epochs.png")
@@ -83,6 +82,21 @@ def test_the_step(tmp_path, recwarn):
     assert image.size[0] > 1000
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["epochs.png"]
     assert [str(w.message) for w in recwarn] == []
+
+
+def test_the_network_has_one_table_and_no_refinement(tmp_path, recwarn):
+    network = pd.DataFrame(
+        {"epoch": [1, 2], "stage": "network", "loss_agreed": [0.9, 0.7], "loss_soft": [1.0, 0.9],
+         "agreed_pixels": [800, 800], "agreement": [np.nan, 0.5]}
+    )  # fmt: skip
+    loss, pixels, agreement = curves_picture(network).axes
+    assert lines(loss) == {"agreed": ([1, 2], [0.9, 0.7]), "soft": ([1, 2], [1.0, 0.9])}
+    assert lines(pixels) == {"agreed": ([1, 2], [800, 800])}
+    assert set(lines(agreement)) == {"agreement"}
+    network.to_csv(tmp_path / "network.csv", index=False)
+    curves(tables=[tmp_path / "network.csv"], picture=tmp_path / "epochs.png")
+    assert [str(w.message) for w in recwarn] == []
+    assert (tmp_path / "epochs.png").stat().st_size > 0
 
 
 def test_one_epoch_of_each(tmp_path):

@@ -24,6 +24,14 @@ def row(stage, seed, oa, scene="field", run="hsi"):
     }  # fmt: skip
 
 
+DIAGNOSIS = {
+    "agreement": 0.8349,
+    "classes": [
+        {"class": "water", "pseudo_share": 0.6, "cotrain_share": 0.55, "agreement": 0.9},
+        {"class": "a <tree>", "pseudo_share": 0.0, "cotrain_share": 0.0, "agreement": None},
+    ],
+    "warnings": ["'a <tree>' has no pixel;\n use other words"],
+}
 ROWS = [
     row("final", 0, 0.7), row("final", 1, 0.8), row("final", 2, 0.9),
     row("warmup", 0, 0.6), row("warmup", 1, 0.6), row("warmup", 2, 0.6),
@@ -33,13 +41,17 @@ ROWS = [
 ]  # fmt: skip
 
 
-def made(tmp_path, rows=ROWS):
+def made(tmp_path, rows=ROWS, diagnoses=()):
     files = []
     for i, found in enumerate(rows):
         files.append(tmp_path / f"{i}.json")
         files[-1].write_text(json.dumps(found))
     out = {"csv": tmp_path / "s.csv", "markdown": tmp_path / "s.md", "html": tmp_path / "s.html"}
-    summary(metrics=files, **out)
+    known = []
+    for i, found in enumerate(diagnoses):
+        (tmp_path / f"d{i}.json").write_text(json.dumps(found))
+        known.append({"scene": "field", "run": f"run-{i}", "path": str(tmp_path / f"d{i}.json")})
+    summary(metrics=files, diagnoses=known, **out)
     return out
 
 
@@ -134,3 +146,51 @@ def test_scores_that_are_nowhere_defined(tmp_path):
     assert "–" in text
     assert "nan" not in text.lower()
     assert "None" not in text
+
+
+STAGES = ["pseudo", "cotrain", "network", "consensus", "warmup", "final", "baseline"]
+
+
+def test_stages_of_all_methods_are_in_order_and_explained(tmp_path):
+    rows = [row(stage, 0, 0.5) for stage in reversed(STAGES)]
+    assert summarise(pd.DataFrame(rows))["stage"].tolist() == STAGES
+    text = made(tmp_path, rows)["html"].read_text()
+    places = [text.index(f"<i>{stage}</i>:") for stage in STAGES]
+    assert places == sorted(places)
+
+
+def test_stages_that_are_not_there_are_not_explained(tmp_path):
+    text = made(tmp_path)["html"].read_text()
+    assert "<i>warmup</i>:" in text
+    assert "<i>cotrain</i>:" not in text
+
+
+def test_what_is_known_without_ground_truth_follows_the_table(tmp_path):
+    out = made(tmp_path, diagnoses=[DIAGNOSIS, DIAGNOSIS | {"warnings": []}])
+    table, _, section = out["markdown"].read_text().partition("\n\n")
+    assert table.startswith("| scene | run |")
+    assert section == (
+        "## Without ground truth\n\n"
+        "- field, run-0: pseudo-labels and co-training agree on 83.5% of the pixels.\n"
+        "- field, run-0: warning: 'a <tree>' has no pixel; use other words\n"
+        "- field, run-1: pseudo-labels and co-training agree on 83.5% of the pixels.\n"
+    )
+    text = out["html"].read_text()
+    assert "&lt;tree&gt;&#x27; has no pixel; use other words" in text
+    assert "<tree>" not in text
+    head, *rows = cells(text)[2]
+    found = [dict(zip(head, r, strict=True)) for r in rows]
+    assert len(found) == 4
+    assert found[0]["share in pseudo-labels"] == "0.600"
+    assert found[0]["share in co-training"] == "0.550"
+    assert found[1]["class"] == "a <tree>"
+    assert found[1]["agreement"] == "–"
+
+
+def test_a_run_without_ground_truth_has_a_page_of_what_is_known(tmp_path):
+    out = made(tmp_path, rows=[], diagnoses=[DIAGNOSIS])
+    assert out["markdown"].read_text().startswith("## Without ground truth\n")
+    text = out["html"].read_text()
+    assert "No scene has ground truth" in text
+    assert "83.5%" in text
+    assert pd.read_csv(out["csv"]).empty

@@ -11,12 +11,19 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
 
-# the demo scene, trained just long enough to go through every line
+TRAINING = {"epochs": 4, "warmup_epochs": 2, "iterations": 2}
+# the demo scene by every method, trained just long enough to go through every line
 SMALL = {
     "scenes": yaml.safe_load((ROOT / "config.yaml").read_text())["scenes"],
     "seeds": [0],
     "scales": [1],
-    "training": {"epochs": 4, "warmup_epochs": 2, "iterations": 2},
+    "network": {"epochs": 2, "iterations": 2},
+    "runs": {
+        "hsi": {},
+        "published": {"method": "published", "training": TRAINING},
+        "lda": {"method": "lda"},
+        "labels": {"method": "none"},
+    },
 }
 
 

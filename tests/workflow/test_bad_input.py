@@ -88,24 +88,30 @@ def test_a_mistake_is_told_before_any_training(run, tmp_path, wrong, words):
     assert lines, f"no line names all of {words}"
     assert "Traceback" not in done.stdout
     assert not list(tmp_path.glob("results/*/*/seed-*/*")), "training has begun"
+    assert not list(tmp_path.glob("results/*/*/cotrain*")), "training has begun"
     assert not list(tmp_path.glob("**/.tmp-*")), "something half-written is left"
 
 
-def finals(folder):
-    return open_store(folder / "results/mine/hsi/seed-0/final.zarr")
+def final_labels(folder):
+    """Of each method."""
+    names = ("hsi/consensus", "published/seed-0/final", "lda/baseline", "labels/pseudo")
+    return {n: open_store(folder / f"results/mine/{n}.zarr")["labels"][:] for n in names}
 
 
 def test_one_class_is_no_mistake(run, tmp_path):
     write(tmp_path, scene())
     assert run(tmp_path, config(classes=["water"])).returncode == 0
-    assert (finals(tmp_path)["labels"][:] == 1).all()
+    for name, labels in final_labels(tmp_path).items():
+        assert (labels == 1).all(), name
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (1, 1), (3, 200)])
 def test_a_tiny_scene_is_no_mistake(run, tmp_path, shape):
     write(tmp_path, scene(*shape))
     assert run(tmp_path, config({"variable": "cube", "axes": "y x band"})).returncode == 0
-    assert finals(tmp_path)["labels"].shape == shape
+    for name, labels in final_labels(tmp_path).items():
+        assert labels.shape == shape, name
+        assert (labels > 0).all(), name
 
 
 def test_a_class_that_no_pixel_gets_is_no_mistake(run, tmp_path):
@@ -117,5 +123,8 @@ def test_a_class_that_no_pixel_gets_is_no_mistake(run, tmp_path):
     settings = config(classes=["water", "bare soil", "snow"], pseudo_labels="probs.npz")
     done = run(tmp_path, settings)
     assert done.returncode == 0
-    assert "snow" in (tmp_path / "logs/mine/hsi/seed-0/warmup.log").read_text()
-    assert 3 not in finals(tmp_path)["labels"][:]
+    for stage in ("hsi/cotrain", "hsi/seed-0/network", "published/seed-0/warmup"):
+        assert "snow" in (tmp_path / f"logs/mine/{stage}.log").read_text(), stage
+    for name, labels in final_labels(tmp_path).items():
+        assert 3 not in labels, name
+    assert "snow" in (tmp_path / "results/summary.md").read_text()

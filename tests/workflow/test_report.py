@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from runs import command
 
-SEED = "results/demo/hsi/seed-0"
+RUN = "results/demo/hsi"
 CHROMIUM = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -107,8 +107,8 @@ def test_first_page(look):
 @pytest.mark.parametrize(
     ("category", "path", "caption"),
     [
-        ("Maps", f"{SEED}/map.png", "the final land-cover map, and its confidence"),
-        ("Training", f"{SEED}/epochs.png", "No ground truth is involved"),
+        ("Maps", f"{RUN}/map.png", "the land-cover map, and its confidence"),
+        ("Training", f"{RUN}/seed-0/epochs.png", "No ground truth is involved"),
         ("Accuracy", "results/summary.html", "mean and standard deviation over seeds"),
     ],
 )
@@ -124,7 +124,9 @@ def test_each_category_shows_its_result_and_caption(look, category, path, captio
     assert page["asked"] == []
 
 
-def test_results_are_listed_by_run_and_seed(look):
+def test_results_are_listed_by_run_and_stage(look):
     lines = told(look("app.showCategory('Maps')"))["text"].upper().splitlines()
-    assert any("RUN" in line and "SEED" in line for line in lines)
-    assert any(line.split() == ["HSI", "0"] for line in lines)
+    assert any("RUN" in line and "MAP" in line for line in lines)
+    found = [line.split() for line in lines]
+    for wanted in (["HSI", "CONSENSUS"], ["PUBLISHED", "SEED-0/FINAL"], ["LDA", "BASELINE"]):
+        assert wanted in found

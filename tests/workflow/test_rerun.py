@@ -99,6 +99,7 @@ def changed(*path: str, value: Any) -> dict[str, Any]:
 
 
 DEMO, TRUTH = ("scenes", "demo"), ("scenes", "demo", "ground_truth")
+PUBLISHED = SMALL["runs"]["published"]["training"]
 LABELS = SMALL["scenes"]["demo"]["ground_truth"]["labels"]
 SETTINGS = {
     "ingest": [
@@ -124,8 +125,17 @@ SETTINGS = {
         changed("features", "stretch", value=[1, 99]),
         changed("features", "components", value=4),
     ],
+    "network": [
+        changed("network", value=SMALL["network"] | {"noise": 0.2}),
+        changed("network", value=SMALL["network"] | {"random_samples": 100}),
+        changed("runs", "hsi", "network", value={"samples_per_class": 100}),
+        changed("classifier", "hidden", value=8),
+        changed("seeds", value=[0, 1]),
+    ],
+    "consensus": [changed("seeds", value=[0, 1])],
+    "baseline": [changed("runs", "lda", "method", value="qda")],
     "warmup": [
-        changed("training", value=SMALL["training"] | {"noise": 0.2}),
+        changed("runs", "published", "training", value=PUBLISHED | {"noise": 0.2}),
         changed("classifier", "hidden", value=8),
         changed("seeds", value=[0, 1]),
     ],
@@ -153,7 +163,7 @@ def test_a_changed_setting_runs_the_rules_that_take_it_and_what_follows(untouche
 
 def test_every_rule_that_takes_settings_is_in_the_matrix(every_job):
     """Rules that take none do not look different, whatever the config says."""
-    without = {"demo", "export", "curves", "summary"}
+    without = {"demo", "cotrain", "export", "curves", "summary"}
     assert {job.rule for job in every_job} - without == set(SETTINGS)
 
 
@@ -261,15 +271,28 @@ INPUTS = [
     "results/demo/features-hsi.zarr",
     "results/demo/clip/bundled/text.npz",
     "results/demo/clip/bundled/scale-1.zarr",
-    "results/demo/hsi/pseudo.zarr",
-    "results/demo/hsi/pseudo.metrics.json",
-    "results/demo/hsi/seed-0/warmup.zarr",
-    "results/demo/hsi/seed-0/warmup.safetensors",
-    "results/demo/hsi/seed-0/warmup.csv",
-    "results/demo/hsi/seed-0/warmup.metrics.json",
-    "results/demo/hsi/seed-0/final.zarr",
-    "results/demo/hsi/seed-0/final.metrics.json",
-    "results/demo/hsi/seed-0/refine.csv",
+    *(
+        f"results/demo/{run}/pseudo.{kind}"
+        for run in SMALL["runs"]
+        for kind in ("zarr", "metrics.json")
+    ),
+    "results/demo/hsi/cotrain.zarr",
+    "results/demo/hsi/cotrain.json",
+    "results/demo/hsi/cotrain.metrics.json",
+    "results/demo/hsi/seed-0/network.zarr",
+    "results/demo/hsi/seed-0/network.csv",
+    "results/demo/hsi/seed-0/network.metrics.json",
+    "results/demo/hsi/consensus.zarr",
+    "results/demo/hsi/consensus.metrics.json",
+    "results/demo/published/seed-0/warmup.zarr",
+    "results/demo/published/seed-0/warmup.safetensors",
+    "results/demo/published/seed-0/warmup.csv",
+    "results/demo/published/seed-0/warmup.metrics.json",
+    "results/demo/published/seed-0/final.zarr",
+    "results/demo/published/seed-0/final.metrics.json",
+    "results/demo/published/seed-0/refine.csv",
+    "results/demo/lda/baseline.zarr",
+    "results/demo/lda/baseline.metrics.json",
 ]
 
 

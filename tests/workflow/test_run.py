@@ -13,11 +13,11 @@ import pytest
 import rasterio
 import yaml
 from jobs import and_what_follows, jobs_of, outputs_of
-from runs import ROOT, SMALL, command, kill_group
+from runs import ROOT, SMALL, TRAINING, command, kill_group
 
 from special_steps.core.store import open_store
 
-SEED = "results/demo/hsi/seed-0"
+RUN, PUBLISHED = "results/demo/hsi", "results/demo/published/seed-0"
 
 
 def changed(**settings) -> dict:
@@ -25,21 +25,31 @@ def changed(**settings) -> dict:
 
 
 def test_every_result_is_there(finished):
-    for name in ("map.tif", "map.tif.aux.xml", "confidence.tif", "map.png", "epochs.png"):
-        assert (finished / SEED / name).stat().st_size > 0
-    with rasterio.open(finished / SEED / "map.tif") as raster:
-        assert raster.crs is not None
-        assert raster.nodata == 0
-        labels = raster.read(1)
-    assert set(np.unique(labels)) <= set(range(7))
-    assert (labels == 0).any(), "the demo scene's corner without data must be class 0"
-    epochs = pd.concat(pd.read_csv(finished / SEED / f"{n}.csv") for n in ("warmup", "refine"))
+    for folder in (RUN, PUBLISHED, "results/demo/lda", "results/demo/labels"):
+        for name in ("map.tif", "map.tif.aux.xml", "confidence.tif", "map.png"):
+            assert (finished / folder / name).stat().st_size > 0
+        with rasterio.open(finished / folder / "map.tif") as raster:
+            assert raster.crs is not None
+            assert raster.nodata == 0
+            labels = raster.read(1)
+        assert set(np.unique(labels)) <= set(range(7))
+        assert (labels == 0).any(), "the demo scene's corner without data must be class 0"
+    for folder in (f"{RUN}/seed-0", PUBLISHED):
+        assert (finished / folder / "epochs.png").stat().st_size > 0
+    epochs = pd.concat(pd.read_csv(finished / PUBLISHED / f"{n}.csv") for n in ("warmup", "refine"))
     assert epochs["epoch"].tolist() == [1, 2, 3, 4]
     assert {"loss_random", "agreement", "confident_pixels", "hard_pixels"} <= set(epochs)
+    epochs = pd.read_csv(finished / RUN / "seed-0/network.csv")
+    assert epochs["epoch"].tolist() == [1, 2]
+    assert {"loss_agreed", "loss_soft", "agreed_pixels", "agreement"} <= set(epochs)
 
 
-def test_masked_pixels_have_no_class_and_no_confidence(finished):
-    final = open_store(finished / SEED / "final.zarr")
+RESULTS = [f"{RUN}/cotrain", f"{RUN}/seed-0/network", f"{RUN}/consensus", f"{PUBLISHED}/final"]
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_masked_pixels_have_no_class_and_no_confidence(finished, result):
+    final = open_store(finished / f"{result}.zarr")
     nodata = final["nodata"][:]
     assert nodata.any()
     assert (final["labels"][:][nodata] == 0).all()
@@ -47,15 +57,62 @@ def test_masked_pixels_have_no_class_and_no_confidence(finished):
     assert (final["labels"][:][~nodata] > 0).all()
 
 
-def test_metrics_belong_to_the_map(finished):
-    found = json.loads((finished / SEED / "final.metrics.json").read_text())
+@pytest.mark.parametrize("result", RESULTS)
+def test_metrics_belong_to_the_map(finished, result):
+    found = json.loads((finished / f"{result}.metrics.json").read_text())
     with rasterio.open(finished / "resources/demo/ground_truth.tif") as raster:
         truth = raster.read(1)
-    labels = open_store(finished / SEED / "final.zarr")["labels"][:]
+    labels = open_store(finished / f"{result}.zarr")["labels"][:]
     both = (truth > 0) & (labels > 0)
     assert found["oa"] == pytest.approx((truth == labels)[both].mean())
-    table = pd.read_csv(finished / "results/summary.csv")
-    assert table["stage"].tolist() == ["pseudo", "warmup", "final"]
+
+
+def test_the_table_has_the_stages_of_each_method_in_order(finished):
+    table = pd.read_csv(finished / "results/summary.csv").groupby("run")["stage"].apply(list)
+    assert table.to_dict() == {
+        "hsi": ["pseudo", "cotrain", "network", "consensus"],
+        "published": ["pseudo", "warmup", "final"],
+        "lda": ["pseudo", "baseline"],
+        "labels": ["pseudo"],
+    }
+
+
+def test_the_exported_map_is_the_methods_last(finished):
+    shown = {RUN: "consensus", PUBLISHED: "final", "results/demo/lda": "baseline"}
+    for folder, stage in shown.items():
+        with rasterio.open(finished / folder / "map.tif") as raster:
+            labels = open_store(finished / folder / f"{stage}.zarr")["labels"][:]
+            np.testing.assert_array_equal(raster.read(1), labels)
+
+
+def test_what_co_training_knows_is_in_the_summary(finished):
+    known = json.loads((finished / RUN / "cotrain.json").read_text())
+    text = (finished / "results/summary.md").read_text()
+    assert f"demo, hsi: pseudo-labels and co-training agree on {known['agreement']:.1%}" in text
+    for warning in known["warnings"]:
+        assert " ".join(warning.split()) in text
+
+
+def test_quick_trains_nothing(run, finished, tmp_path):
+    """Told by its jobs, from the beginning; then run on what is there."""
+    dry = run(tmp_path / "new", SMALL, "--dry-run", "--printshellcmds", "--", "quick").stdout
+    rules = {job.rule for job in jobs_of(dry)}
+    assert {"cotrain", "export", "evaluate"} <= rules
+    assert not rules & {"network", "warmup", "refine", "consensus", "baseline", "summary"}
+    work = tmp_path / "work"
+    shutil.copytree(finished, work)
+    assert run(work, SMALL, "--", "quick").returncode == 0
+    with rasterio.open(work / RUN / "quick/map.tif") as raster:
+        labels = open_store(work / RUN / "cotrain.zarr")["labels"][:]
+        np.testing.assert_array_equal(raster.read(1), labels)
+    for name in ("map.tif.aux.xml", "confidence.tif", "map.png"):
+        assert (work / RUN / "quick" / name).stat().st_size > 0
+    assert not (work / "results/demo/published/quick").exists()
+    without = changed(runs={"lda": {"method": "lda"}})
+    del without["network"]
+    refused = run(work, without, "--dry-run", "--", "quick")
+    assert refused.returncode != 0
+    assert "no run has method 'agreement'" in refused.stdout
 
 
 def test_every_rule_has_a_benchmark_and_a_log(finished):
@@ -68,7 +125,9 @@ def test_every_rule_has_a_benchmark_and_a_log(finished):
 def test_ground_truth_reaches_the_evaluation_only(run, finished):
     """Read from Snakemake's own account of every job: inputs, outputs, command."""
     jobs = jobs_of(run(finished, SMALL, "--forceall", "--dry-run", "--printshellcmds").stdout)
-    assert len({job.rule for job in jobs}) >= 13
+    assert {"cotrain", "network", "consensus", "baseline", "warmup", "refine"} <= {
+        job.rule for job in jobs
+    }
     truth = "resources/demo/ground_truth.tif"
     assert truth in outputs_of(job for job in jobs if job.rule == "demo")
     reached = and_what_follows([job for job in jobs if truth in job.inputs], jobs)
@@ -78,11 +137,24 @@ def test_ground_truth_reaches_the_evaluation_only(run, finished):
             assert "ground_truth" not in job.text, f"{job.rule} knows of the ground truth"
 
 
-def test_kill_during_refinement_and_rerun_gives_the_same_map(run, finished, tmp_path):
-    work = tmp_path / "work"
+LONGER = changed(network={"epochs": 8, "iterations": 2})
+LONGER["runs"]["published"]["training"] = TRAINING | {"epochs": 8}
+
+
+@pytest.mark.parametrize(
+    ("run_name", "step", "result"),
+    [("hsi", "network", "network"), ("published", "refine", "final")],
+    ids=["network", "refine"],
+)
+def test_kill_during_a_training_and_rerun_gives_the_same_map(
+    run, finished, tmp_path, run_name, step, result
+):
+    work, folder = tmp_path / "work", f"results/demo/{run_name}/seed-0"
     shutil.copytree(finished, work)
-    shutil.rmtree(work / SEED)
-    config = changed(training={"epochs": 8, "warmup_epochs": 2, "iterations": 2})
+    shutil.rmtree(work / folder)
+    config = LONGER | {"runs": {run_name: LONGER["runs"][run_name]}}
+    if run_name != "hsi":
+        del config["network"]
     (work / "my.yaml").write_text(yaml.safe_dump(config))
     unbroken = tmp_path / "unbroken"
     shutil.copytree(work, unbroken)
@@ -94,18 +166,19 @@ def test_kill_during_refinement_and_rerun_gives_the_same_map(run, finished, tmp_
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    checkpoint, until = work / SEED / ".refine.safetensors", time.monotonic() + 300
+    checkpoint, until = work / folder / f".{step}.safetensors", time.monotonic() + 300
     while not checkpoint.exists():
         assert process.poll() is None and time.monotonic() < until, "no checkpoint came"
         time.sleep(0.02)
     kill_group(process)
-    assert not (work / SEED / "final.zarr").exists(), "killed too late to test anything"
+    assert not (work / folder / f"{result}.zarr").exists(), "killed too late to test anything"
 
     assert run(work, config, "--unlock").returncode == 0
     assert run(work, config).returncode == 0
-    assert "resuming after epoch" in (work / "logs/demo/hsi/seed-0/refine.log").read_text()
+    log = work / f"logs/demo/{run_name}/seed-0/{step}.log"
+    assert "resuming after epoch" in log.read_text()
     assert run(unbroken, config).returncode == 0
-    a, b = (open_store(f / SEED / "final.zarr") for f in (work, unbroken))
+    a, b = (open_store(f / folder / f"{result}.zarr") for f in (work, unbroken))
     np.testing.assert_array_equal(a["probabilities"][:], b["probabilities"][:])
     np.testing.assert_array_equal(a["labels"][:], b["labels"][:])
     assert not checkpoint.exists()
@@ -120,17 +193,18 @@ def test_own_pseudo_labels_take_the_place_of_clip(run, finished, tmp_path):
     dry = jobs_of(run(work, config, "--dry-run", "--printshellcmds").stdout)
     assert not {"text", "clip_scale"} & {job.rule for job in dry}
     assert run(work, config).returncode == 0
-    assert (work / "results/demo/mine/seed-0/map.png").exists()
+    assert (work / "results/demo/mine/map.png").exists()
 
 
 def test_jobs_that_use_the_gpu_do_not_overlap_in_time(finished, tmp_path):
-    """Two trainings, with cores to spare: the second begins when the first has ended."""
+    """Trainings of both methods, with cores to spare: the second begins when the first has ended."""
     work = tmp_path / "work"
     shutil.copytree(finished, work)
-    shutil.rmtree(work / SEED)
+    shutil.rmtree(work / RUN / "seed-0")
+    shutil.rmtree(work / PUBLISHED)
     (work / "my.yaml").write_text(yaml.safe_dump(changed(seeds=[0, 1])))
     process = subprocess.Popen(
-        command("--set-threads", "warmup=1", "refine=1"),
+        command("--set-threads", *(f"{step}=1" for step in TRAININGS)),
         cwd=work,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -143,6 +217,9 @@ def test_jobs_that_use_the_gpu_do_not_overlap_in_time(finished, tmp_path):
     assert most == 1
 
 
+TRAININGS = ("network", "warmup", "refine")
+
+
 def trainings(folder: Path) -> set[str]:
     """Command lines of the training steps that run in a folder, from the processes of this machine."""
     found = set()
@@ -152,11 +229,8 @@ def trainings(folder: Path) -> set[str]:
             here = (process / "cwd").resolve() == folder.resolve()
         except OSError:  # it has ended
             continue
-        if (
-            here
-            and words[1:2] == ["-m"]
-            and words[2] in ("special_steps.warmup", "special_steps.refine")
-        ):
+        steps = [f"special_steps.{name}" for name in TRAININGS]
+        if here and words[1:2] == ["-m"] and words[2] in steps:
             found.add(" ".join(words))
     return found
 
@@ -176,7 +250,9 @@ def test_the_workflow_is_a_module(finished, tmp_path):
     )
     options = command()
     options[options.index("-s") + 1] = "Snakefile"
-    shutil.rmtree(work / SEED)
+    shutil.rmtree(work / PUBLISHED)
+    (work / RUN / "map.png").unlink()
     done = subprocess.run(options, cwd=work, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (work / SEED / "map.png").exists()
+    assert (work / PUBLISHED / "map.png").exists()
+    assert (work / RUN / "map.png").exists()

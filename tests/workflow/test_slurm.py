@@ -23,11 +23,12 @@ from special_steps.core.store import open_store
 
 SCRIPTS = Path(__file__).parent / "slurm"
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
-MAPS = [f"results/demo/hsi/seed-{seed}/map.tif" for seed in (0, 1)]
-GPU_RULES = {"clip_scale", "warmup", "refine"}
+MAPS = [f"results/demo/published/seed-{seed}/map.tif" for seed in (0, 1)]
+GPU_RULES = {"clip_scale", "network", "warmup", "refine"}
+TRAINING = {"epochs": 5, "warmup_epochs": 1, "iterations": 1}
 CONFIG = SMALL | {
     "seeds": [0, 1],
-    "training": {"epochs": 5, "warmup_epochs": 1, "iterations": 1},
+    "runs": SMALL["runs"] | {"published": {"method": "published", "training": TRAINING}},
 }
 FOLDERS = [Path(file).parent for file in MAPS]
 
@@ -114,7 +115,7 @@ def survived(slurm, finished, tmp_path_factory) -> tuple[Path, list[dict[str, st
     def halted() -> bool:
         """Suspend every refinement that has a checkpoint; whether all have been."""
         for name, job in refinements().items():
-            if (work / f"results/demo/hsi/seed-{name[-1]}/.refine.safetensors").exists():
+            if (work / f"results/demo/published/seed-{name[-1]}/.refine.safetensors").exists():
                 scontrol("suspend", job)
                 orphans[name] = job
         return len(orphans) == 2
@@ -129,10 +130,10 @@ def survived(slurm, finished, tmp_path_factory) -> tuple[Path, list[dict[str, st
             subprocess.run(snakemake("--unlock"), cwd=work, stdout=log, stderr=log, check=True)
             process = begin()
             wait(process, "second refinement of each seed", lambda: len(refinements()) == 2)
-            scontrol("resume", orphans["demo_hsi_0"])
+            scontrol("resume", orphans["demo_published_0"])
             assert process.wait() == 0, (work / "snakemake.txt").read_text()[-6000:]
-            scontrol("resume", orphans["demo_hsi_1"])
-            subprocess.run(["scancel", orphans["demo_hsi_1"]], check=True, timeout=30)
+            scontrol("resume", orphans["demo_published_1"])
+            subprocess.run(["scancel", orphans["demo_published_1"]], check=True, timeout=30)
             wait_for_end()
         finally:
             if process.poll() is None:
@@ -155,7 +156,8 @@ def test_the_profile_sends_networks_to_the_gpu_partition(tmp_path):
     folder = tmp_path / "new"
     folder.mkdir()
     (folder / "my.yaml").write_text(yaml.safe_dump(CONFIG))
-    dry = subprocess.run(snakemake("--dry-run"), cwd=folder, capture_output=True, text=True)
+    every = [*snakemake("--dry-run"), "results/demo/hsi/map.tif"]
+    dry = subprocess.run(every, cwd=folder, capture_output=True, text=True)
     assert dry.returncode == 0, dry.stderr[-3000:]
     told = re.findall(
         r"^rule (\w+):$.*?^    resources: (.*?)$", dry.stdout + dry.stderr, re.S | re.M
@@ -193,7 +195,9 @@ def test_results_are_whole_although_orphans_wrote_and_were_cancelled(survived):
 
 def test_the_restart_refined_again_while_an_orphan_did(survived):
     _, found, _ = survived
-    first, second = [j for j in found if j["rule"] == "refine" and j["wildcards"] == "demo_hsi_0"]
+    first, second = [
+        j for j in found if j["rule"] == "refine" and j["wildcards"] == "demo_published_0"
+    ]
     assert first["StartTime"] < second["StartTime"] < first["EndTime"]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from special_steps.classifier.sampling import class_balanced_sampler
+from special_steps.classifier.sampling import class_balanced_sampler, random_pixels
 
 
 def sampled(labels, margin, count, tile=None):
@@ -51,3 +51,27 @@ def test_classes_that_the_tile_has_not_are_left_out():
 def test_a_tile_without_labels_is_an_error():
     with pytest.raises(ValueError):
         sampled(np.zeros((2, 2), np.uint8), np.ones((2, 2), np.float32), 3)
+
+
+def test_random_pixels_are_all_that_have_data_alike():
+    valid = np.array([[True, False, True], [True, False, True]])
+    extent = (slice(0, 2), slice(0, 3))
+    found = random_pixels(valid, 8000)(np.random.default_rng(0), extent)
+    counts = np.bincount(found, minlength=6)
+    np.testing.assert_allclose(counts / 8000, [0.25, 0, 0.25, 0.25, 0, 0.25], atol=0.02)
+
+
+def test_random_pixels_of_a_tile_have_the_tiles_places():
+    valid = np.zeros((6, 8), bool)
+    valid[3, 5] = valid[0, 0] = True
+    tile = (slice(2, 5), slice(4, 8))
+    found = random_pixels(valid, 9)(np.random.default_rng(0), tile)
+    assert found.tolist() == [1 * 4 + 1] * 9
+    assert found.dtype == np.int64
+
+
+def test_random_pixels_of_a_tile_without_data_are_an_error():
+    with pytest.raises(ValueError):
+        random_pixels(np.zeros((2, 2), bool), 3)(
+            np.random.default_rng(0), (slice(0, 2), slice(0, 2))
+        )

@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
-from small_training import make_noisy_scene, run_refine, run_warmup
+from small_training import make_noisy_scene, run_network, run_refine, run_warmup
 
 from special_steps.classifier import loop, stage
 from special_steps.core.store import open_store
 
 STAGES = pytest.mark.parametrize(
     ("run", "step", "result"),
-    [(run_warmup, "warmup", "warmup"), (run_refine, "refine", "final")],
-    ids=["warmup", "refine"],
+    [
+        (run_warmup, "warmup", "warmup"),
+        (run_refine, "refine", "final"),
+        (run_network, "network", "network"),
+    ],
+    ids=["warmup", "refine", "network"],
 )
 
 
@@ -86,7 +90,7 @@ def test_the_scene_is_predicted_no_more_often_than_needed(folder, monkeypatch, r
     """After each of two epochs, and for the refinement's first sets."""
     predictions = counted(monkeypatch, loop, "predict_scene")
     run(folder)
-    assert len(predictions) == {"warmup": 2, "refine": 3}[step]
+    assert len(predictions) == {"warmup": 2, "refine": 3, "network": 2}[step]
 
 
 def test_a_checkpoint_of_other_settings_is_left_alone(folder):

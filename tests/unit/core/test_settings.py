@@ -84,6 +84,7 @@ def test_a_run_overrides_only_what_it_names():
     found = load(
         config(
             seeds=[7],
+            method="published",
             training={"epochs": 30, "noise": 0.2},
             runs={"plain": {}, "long": {"seeds": [1, 2], "training": {"epochs": 40}}},
         )
@@ -102,7 +103,7 @@ def test_every_overridable_setting_has_a_value_in_every_run():
 
 
 def test_the_users_config_is_left_as_it_is():
-    mine = config(runs={"a": {"training": {"epochs": 40}}})
+    mine = config(runs={"a": {"method": "published", "training": {"epochs": 40}}})
     before = copy.deepcopy(mine)
     load(mine)
     assert mine == before
@@ -146,7 +147,9 @@ def test_the_default_config_is_valid():
     "path", sorted((ROOT / "workflow" / "benchmarks").glob("*.yaml")), ids=lambda p: p.name
 )
 def test_the_benchmark_configs_are_valid(path):
-    load(yaml.safe_load(path.read_text()))
+    """Without scenes, they are for the default config's or any other."""
+    default = yaml.safe_load((ROOT / "config.yaml").read_text())
+    load({"scenes": default["scenes"]} | yaml.safe_load(path.read_text()))
 
 
 # --- unknown keys ---------------------------------------------------------------------------------
@@ -242,8 +245,15 @@ def test_settings_that_are_not_a_runs_are_not_taken_for_one():
         (config(seeds=[True]), ["seeds.0: True is not of type 'integer'"]),
         (config(scales=[0]), ["scales.0"]),
         (config(training={"noise": "1e-1"}), ["training.noise: '1e-1' is text", "4.0e-4"]),
-        (config(training={"epochs": 10}), ["warmup_epochs: 10 of 10", "no refinement"]),
-        (config(runs={"a": {"training": {"epochs": 5}}}), ["runs.a.training.warmup_epochs"]),
+        (
+            config(method="published", training={"epochs": 10}),
+            ["epochs: 10 of 10", "no refinement"],
+        ),
+        (
+            config(runs={"a": {"method": "published", "training": {"epochs": 5}}}),
+            ["runs.a.training.warmup_epochs"],
+        ),
+        (config(method="svm"), ["method", "spectral_angle"]),
         (config(runs={}), ["runs", "non-empty"]),
         (config(runs={"a": None}), ["runs.a", "{} for nothing"]),
         (config(clip="openai"), ["no 'openai' in clips", "bundled"]),
@@ -266,6 +276,42 @@ def test_settings_that_are_not_a_runs_are_not_taken_for_one():
 )
 def test_wrong_values(wrong, words):
     refused(wrong, *words)
+
+
+# --- settings of a method -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"training": {"epochs": 30}}, ["training:", "'published'", "'network'"]),
+        ({"refine": {}}, ["refine:", "'published'", "'network'"]),
+        ({"method": "published", "network": {}}, ["network:", "'agreement'", "'training'"]),
+        ({"method": "lda", "network": {}}, ["network:", "'method: agreement'"]),
+        ({"runs": {"a": {"training": {}}}}, ["runs.a.training:", "'method: published'"]),
+        (
+            {"runs": {"a": {"method": "published", "network": {}}}},
+            ["runs.a.network:", "'published'", "'training' and 'refine'"],
+        ),
+        ({"runs": {"a": {"method": "qda", "seeds": [1]}}}, ["runs.a.seeds:", "'qda'"]),
+        ({"runs": {"a": {"method": "none", "classifier": {}}}}, ["runs.a.classifier:", "'none'"]),
+    ],
+    ids=str,
+)
+def test_settings_that_would_be_ignored_are_refused(wrong, words):
+    refused(config(**wrong), *words)
+
+
+def test_common_settings_may_be_some_runs_only():
+    methods = {"a": {}, "b": {"method": "published"}, "c": {"method": "kmeans"}}
+    common = {"training": {"epochs": 30}, "network": {"epochs": 3}, "seeds": [4]}
+    found = load(config(runs=methods, **common))["runs"]
+    assert {name: run["method"] for name, run in found.items()} == {
+        "a": "agreement", "b": "published", "c": "kmeans",
+    }  # fmt: skip
+    assert found["a"]["network"]["epochs"] == 3
+    assert found["b"]["training"]["epochs"] == 30
+    assert load(config(method="lda", seeds=[4]))["runs"]["hsi"]["method"] == "lda"
 
 
 # --- classes and labels ---------------------------------------------------------------------------

@@ -1,0 +1,154 @@
+"""Noisy-label learning with co-training: the spectral classifier learns where pseudo-labels and spectra agree."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from torch.nn import functional as F
+
+from special_steps.classifier.loop import Losses, random_pixel_loss
+from special_steps.classifier.sampling import PixelSampler, class_balanced_sampler, random_pixels
+from special_steps.classifier.stage import new_setup, run_stage
+from special_steps.core.cli import run
+from special_steps.core.errors import UserError
+from special_steps.core.store import array_of, class_names, grid_of, open_store, read_array
+from special_steps.core.tiling import Tile
+
+log = logging.getLogger("special")
+
+FEWEST = 20  # pixels of a class that have to agree; else co-training's surest ones stand for it
+
+
+def agreement_set(pseudo: np.ndarray, cotrained: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """The pixels that the network learns as they are labelled: those where two maps agree.
+
+    A class of fewer than FEWEST such pixels takes the half of its co-trained pixels with the largest margins instead.
+
+    Args:
+        pseudo: (y, x) uint8 pseudo-labels, 1..K, 0 = no data.
+        cotrained: (y, x) uint8 labels of co-training.
+        margin: (y, x) float32, of co-training.
+
+    Returns:
+        (y, x) uint8: the label in the set, 0 outside; a class that co-training gives to no pixel has none.
+    """
+    agreed = np.where(pseudo == cotrained, cotrained, 0).astype(np.uint8)
+    counts = np.bincount(agreed.ravel(), minlength=int(cotrained.max()) + 1)
+    for label in range(1, len(counts)):
+        if counts[label] < FEWEST:
+            pixels = np.flatnonzero(cotrained == label)
+            order = np.argsort(-margin.ravel()[pixels], kind="stable")
+            agreed[agreed == label] = 0
+            agreed.ravel()[pixels[order[: -(-len(pixels) // 2)]]] = label
+    return agreed
+
+
+def agreement_losses(
+    agreed: PixelSampler,
+    anywhere: Callable[[np.random.Generator, Tile], np.ndarray],
+    probabilities: Callable[[Tile], np.ndarray],
+    rng: np.random.Generator,
+) -> Losses:
+    """The losses of an epoch: cross-entropy on the agreement set, and on random pixels with soft labels.
+
+    Args:
+        agreed: draws pixels of the agreement set and their classes.
+        anywhere: draws pixels.
+        probabilities: (class, y, x) float32 of a tile, the soft labels.
+        rng: for both samplers.
+    """
+
+    def losses(logits: torch.Tensor, tile: Tile) -> dict[str, tuple[float, torch.Tensor]]:
+        hard = random_pixel_loss(agreed, rng, logits, tile)
+        pixels = anywhere(rng, tile)
+        soft = probabilities(tile)
+        wanted = torch.from_numpy(soft.reshape(len(soft), -1)[:, pixels].T.copy())
+        at = torch.from_numpy(pixels).to(logits.device)
+        return {
+            "agreed": (1.0, hard),
+            "soft": (1.0, F.cross_entropy(logits[at], wanted.to(logits.device))),
+        }
+
+    return losses
+
+
+def tile_reader(store: zarr.Group, whole: bool) -> Callable[[Tile], np.ndarray]:
+    """Reads the probabilities of a tile; once for all where the network sees the scene `whole`."""
+    array = array_of(store, "probabilities")
+    if whole:
+        held = np.asarray(array[:])
+        return lambda _: held
+    return lambda tile: np.asarray(array[:, *tile])
+
+
+def network(
+    *,
+    features: Path,
+    pseudo: Path,
+    cotrain: Path,
+    seed: int,
+    classifier: dict[str, int],
+    training: dict[str, Any],
+    checkpoint: Path,
+    out: Path,
+    state: Path,
+    epochs: Path,
+) -> None:
+    """Train MambaHSI on the pixels where pseudo-labels and co-training agree; the result is the last epoch's.
+
+    Args:
+        features: store made by features.
+        pseudo: store made by fuse.
+        cotrain: store made by cotrain.
+        seed: random seed.
+        classifier: hidden, tokens.
+        training: epochs, iterations, samples_per_class, random_samples, learning_rate, noise, tile.
+        checkpoint: file kept after every epoch; an interrupted run goes on from it.
+        out: store to write, the scene's probabilities after the last epoch.
+        state: safetensors file to write, the trained network.
+        epochs: CSV file to write, a row per epoch.
+    """
+    image, soft = ("y", "x"), ("class", "y", "x")
+    labelled = open_store(pseudo, labels=image)
+    cotrained = open_store(cotrain, probabilities=soft, labels=image, margin=image, nodata=image)
+    names = class_names(cotrained)
+    if class_names(labelled) != names:
+        raise UserError(
+            f"{cotrain}: its classes are not those of {pseudo}; delete it and run again"
+        )
+    labels = agreement_set(
+        read_array(labelled, "labels"),
+        read_array(cotrained, "labels"),
+        read_array(cotrained, "margin"),
+    )
+    for i, name in enumerate(names):
+        if not (labels == i + 1).any():
+            log.warning("'%s' has no pixel to learn from: the network's map will not have it", name)
+    uniform = np.ones(labels.shape, np.float32)
+    agreed = class_balanced_sampler(labels, uniform, training["samples_per_class"])
+    anywhere = random_pixels(~read_array(cotrained, "nodata"), training["random_samples"])
+    setup = new_setup(features, len(names), agreed, seed, classifier, training)
+    probabilities = tile_reader(cotrained, setup.scene.is_one_tile)
+    sizes = {"agreed_pixels": int((labels > 0).sum())}
+    run_stage(
+        "network",
+        setup,
+        lambda _, rng: (agreement_losses(agreed, anywhere, probabilities, rng), sizes),
+        epochs=range(1, training["epochs"] + 1),
+        labels=None,
+        settings={"seed": seed, "classifier": classifier, "training": training},
+        inputs=[features, pseudo, cotrain],
+        described={"class_names": names, "grid": grid_of(cotrained)},
+        checkpoint=checkpoint,
+        prediction=out,
+        state=state,
+        table=epochs,
+    )
+
+
+if __name__ == "__main__":
+    run(network)

@@ -1,0 +1,86 @@
+"""The mean of co-training and networks."""
+
+import numpy as np
+import pytest
+from stores import make_prediction
+
+from special_steps.consensus import averaged, consensus
+from special_steps.core.errors import UserError
+from special_steps.core.store import class_names, grid_of, open_store
+
+CLASSES = ["water", "trees", "roof"]
+
+
+def probabilities(seed, shape=(6, 5)):
+    drawn = np.random.default_rng(seed).dirichlet(np.ones(3), shape)
+    return drawn.transpose(2, 0, 1).astype(np.float32)
+
+
+def test_half_is_co_trainings_and_half_the_networks():
+    cotrained = np.array([0.8, 0.2], "f4").reshape(2, 1, 1)
+    networks = [np.array(p, "f4").reshape(2, 1, 1) for p in ([0.2, 0.8], [0.6, 0.4])]
+    found = averaged(cotrained, networks)
+    np.testing.assert_allclose(found.ravel(), [0.6, 0.4], atol=1e-7)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(cotrained.ravel(), [0.8, 0.2])
+    np.testing.assert_allclose(networks[0].ravel(), [0.2, 0.8])
+
+
+def test_the_step(tmp_path):
+    nodata = np.zeros((6, 5), bool)
+    nodata[0, :2] = True
+    maps = [probabilities(i) for i in range(3)]
+    paths = [tmp_path / f"{i}.zarr" for i in range(3)]
+    for path, each in zip(paths, maps, strict=True):
+        make_prediction(path, each, CLASSES, nodata, transform=[1, 0, 0, 0, -1, 0])
+    consensus(cotrain=paths[0], networks=paths[1:], out=tmp_path / "out.zarr")
+    image, out = ("y", "x"), tmp_path / "out.zarr"
+    found = open_store(out, probabilities=("class", *image), labels=image, margin=image)
+    wanted = (maps[0] + (maps[1] + maps[2]) / 2) / 2
+    np.testing.assert_allclose(found["probabilities"][:][:, ~nodata], wanted[:, ~nodata], atol=1e-6)
+    np.testing.assert_array_equal(found["labels"][:][~nodata], wanted.argmax(0)[~nodata] + 1)
+    assert (found["labels"][:][nodata] == 0).all()
+    assert (found["nodata"][:] == nodata).all()
+    assert class_names(found) == CLASSES
+    assert grid_of(found) == grid_of(open_store(paths[0]))
+
+
+def test_a_tall_scene_is_read_in_strips(tmp_path, monkeypatch):
+    from special_steps import consensus as module
+
+    heights = []
+
+    def watched(cotrained, networks):
+        heights.append(cotrained.shape[1])
+        return averaged(cotrained, networks)
+
+    monkeypatch.setattr(module, "averaged", watched)
+    maps = [probabilities(i, (600, 4)) for i in range(2)]
+    for i, each in enumerate(maps):
+        make_prediction(tmp_path / f"{i}.zarr", each, CLASSES)
+    consensus(
+        cotrain=tmp_path / "0.zarr", networks=[tmp_path / "1.zarr"], out=tmp_path / "out.zarr"
+    )
+    assert heights == [256, 256, 88]
+    found = open_store(tmp_path / "out.zarr")["probabilities"][:]
+    np.testing.assert_allclose(found, (maps[0] + maps[1]) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("classes", "shape", "words"),
+    [
+        (["water", "roof", "trees"], (6, 5), "water, roof, trees"),
+        (CLASSES[:2], (6, 5), "classes water, trees"),
+        (CLASSES, (5, 6), "5 x 6 pixels"),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(tmp_path, classes, shape, words):
+    make_prediction(tmp_path / "a.zarr", probabilities(0), CLASSES)
+    make_prediction(tmp_path / "b.zarr", probabilities(1, shape)[: len(classes)], classes)
+    with pytest.raises(UserError, match=rf"b\.zarr: .*{words}"):
+        consensus(
+            cotrain=tmp_path / "a.zarr",
+            networks=[tmp_path / "a.zarr", tmp_path / "b.zarr"],
+            out=tmp_path / "out.zarr",
+        )
+    assert not (tmp_path / "out.zarr").exists()
