@@ -6,7 +6,8 @@ writes, for every scene and variant of its labels, SCENE.VARIANT.npz with X (pix
 class) float32, truth (pixel,) uint8 (0 none, classes from 1), all of valid pixels; shape (y, x), valid (y, x) bool,
 class_names, half; and a picture SCENE.png: RGB, truth, CLIP. Scenes of the half 'choose' are for choices of the second
 stage, those of 'report' for nothing but the final figures. Two scenes of each kind of landscape take turns, one each,
-so that the halves hold the same kinds. They were made by their pictures alone and CLIP's labels: no figure of a second stage was known.
+so that the halves hold the same kinds. They were made by looking at the pictures and CLIP's labels alone:
+no figure of a second stage was known.
 """
 
 import argparse
