@@ -11,7 +11,6 @@ makes the maps and scores the results; no method sees it.
 
 import argparse
 import csv
-import importlib
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from controlled_maps import Family, controlled_map
 from special_steps.baseline import Method, classify
 from special_steps.core.settings import load
 from special_steps.core.store import open_store, read_array
+from special_steps.cotrain import cotrained
 from special_steps.demo import demo
 from special_steps.features import features
 from special_steps.ingest import ingest
@@ -149,13 +149,7 @@ def methods() -> dict[str, Classifier]:
     found: dict[str, Classifier] = {"labels": given_labels}
     for name in get_args(Method):
         found[name] = partial(classify, name)
-    try:
-        gaussian: Any = importlib.import_module("special_steps.classifier.gaussian")
-    except ModuleNotFoundError as error:
-        if error.name != "special_steps.classifier.gaussian":
-            raise
-    else:
-        found["cotrain"] = lambda spectra, given: gaussian.cotrain(spectra, given).probabilities
+    found["cotrain"] = lambda spectra, given: cotrained(spectra, given.T).probabilities.T
     return found
 
 

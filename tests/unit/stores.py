@@ -12,6 +12,7 @@ from special_steps.core.store import UNKNOWN, Grid, grid_of, new_store, read_arr
 DIMS = {
     "reflectance": ("band", "y", "x"),
     "rgb": ("band", "y", "x"),
+    "features": ("band", "y", "x"),
     "probabilities": ("class", "y", "x"),
     "nodata": ("y", "x"),
     "band": ("band",),
