@@ -202,7 +202,7 @@ def test_labels_that_say_nothing_are_told(stores, tmp_path, caplog, probabilitie
 
 
 def test_a_class_that_the_spectra_contradict_is_told():
-    spectra, probabilities, truth = scene(wrong=0)
+    spectra, probabilities, _ = scene(wrong=0)
     learned = cotrained(spectra, probabilities)
     pairs = np.array([[900, 0, 0], [700, 200, 0], [0, 0, 1000]])
     (warning,) = module.diagnose(learned, pairs, ["a", "b", "c"])["warnings"]
