@@ -41,7 +41,7 @@ from special_steps.core.store import (
 
 log = logging.getLogger("special")
 
-SAMPLE = 200_000  # pixels that are learned from at most, drawn with a fixed seed: more move nothing, they cost time
+SAMPLE = 100_000  # pixels that are learned from at most, drawn with a fixed seed: more move nothing, they cost time
 # Chosen on CLIP's labels of simulated scenes, the half to choose on (tests/benchmarks/simulated_scenes.py):
 FIRST, SUREST, ROUNDS = 0.3, 0.6, 10  # shares of each class's pixels at first and in each round
 BALANCE = 0.5  # a class that CLIP prefers counts less: probabilities / (their mean) ** BALANCE
@@ -257,8 +257,10 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
             given = found[:, valid].argmax(0)
             if learned.ensembles and valid.any():
                 spectra = np.asarray(bands[:, rows])
-                for y in range(len(valid)):
-                    found[:, y, valid[y]] = predict(learned, spectra[:, y, valid[y]].T)
+                for y in range(0, len(valid), 16):
+                    few, mask = slice(y, y + 16), valid[y : y + 16]
+                    if mask.any():
+                        found[:, few][:, mask] = predict(learned, spectra[:, few][:, mask].T)
             np.add.at(pairs, (given, found[:, valid].argmax(0)), 1)
             yield found, ~valid
 

@@ -107,12 +107,20 @@ def _principal_axes(
 
 def project(views: Views, spectra: np.ndarray) -> np.ndarray:
     """Spectra (pixel, band) float32 in the joint view, (pixel, component) float32."""
-    out = np.empty((len(spectra), views.parts["joint"].stop), np.float32)
-    brightness, shape = views.parts["brightness"], views.parts["shape"]
+    both, offset = np.concatenate(views.axes, 1), np.float32(OFFSET)
+    shape = views.parts["shape"]
+    # (x + c) / |x + c| without a copy of the spectra: the product is linear, the length follows from two sums
+    shift = np.concatenate([-views.means[0] @ views.axes[0], offset * views.axes[1].sum(0)])
+    mean = views.means[1] @ views.axes[1]
+    out = np.empty((len(spectra), both.shape[1]), np.float32)
     for start in range(0, len(spectra), BLOCK):
-        block = slice(start, start + BLOCK)
-        out[block, brightness] = (spectra[block] - views.means[0]) @ views.axes[0]
-        out[block, shape] = (unit_length(spectra[block]) - views.means[1]) @ views.axes[1]
+        part = spectra[start : start + BLOCK]
+        block = np.matmul(part, both, out=out[start : start + BLOCK])
+        block += shift
+        squares = np.einsum("ij,ij->i", part, part) + 2 * offset * part.sum(1)
+        lengths = np.sqrt(squares + spectra.shape[1] * offset**2)
+        block[:, shape] /= np.where(lengths > 0, lengths, 1)[:, None]
+        block[:, shape] -= mean
     return out
 
 
