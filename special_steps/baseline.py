@@ -15,8 +15,9 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 
+from special_steps.classifier.sampling import surest
 from special_steps.core.cli import run
-from special_steps.core.prediction import margins, write_prediction
+from special_steps.core.prediction import write_prediction
 from special_steps.core.store import class_names, grid_of, open_store, read_array
 
 log = logging.getLogger("special")
@@ -78,10 +79,7 @@ def classify(method: Method, spectra: np.ndarray, probabilities: np.ndarray) -> 
 
 
 def surest_pixels(probabilities: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """The share of each class's pixels that has the largest margins.
-
-    At least 30 of a class, where it has them, and all pixels whose margin equals the last one's: so the choice does
-    not depend on the order of pixels, also where all margins are equal.
+    """The share of each class's pixels that has the largest margins, at least 30 of a class, where it has them.
 
     Args:
         probabilities: (pixel, class) float.
@@ -90,15 +88,9 @@ def surest_pixels(probabilities: np.ndarray, share: float) -> tuple[np.ndarray, 
     Returns:
         Indices (n,) int64, ascending within a class, and their classes (n,) int64 from 0.
     """
-    best, margin = probabilities.argmax(1), margins(np.ascontiguousarray(probabilities.T))
-    chosen = []
-    for label in np.unique(best):
-        pixels = np.flatnonzero(best == label)
-        count = min(len(pixels), max(LEAST, int(np.ceil(share * len(pixels)))))
-        last = np.partition(margin[pixels], len(pixels) - count)[len(pixels) - count]
-        chosen.append(pixels[margin[pixels] >= last])
-    found = np.concatenate(chosen)
-    return found, best[found]
+    labels = surest(np.ascontiguousarray(probabilities.T), share, LEAST)
+    pixels = np.argsort(labels, kind="stable")[np.count_nonzero(labels < 0) :]
+    return pixels, labels[pixels]
 
 
 def principal_components(spectra: np.ndarray, *, whiten: bool) -> np.ndarray:

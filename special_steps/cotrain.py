@@ -26,6 +26,7 @@ from special_steps.classifier.gaussian import (
     fit_views,
     project,
 )
+from special_steps.classifier.sampling import surest
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
@@ -62,27 +63,6 @@ class Cotrained(NamedTuple):
     probabilities: np.ndarray  # (class, pixel) float32
     way: str  # anchored, agreement, or none where there is nothing to learn
     anchored_agreement: float  # share of the pixels whose label the anchored way kept
-
-
-def surest(probabilities: np.ndarray, share: float) -> np.ndarray:
-    """Labels of the share of each class's pixels that has the largest margins.
-
-    Args:
-        probabilities: (class, pixel) float32.
-        share: of each class's pixels; equal margins are taken or left together.
-
-    Returns:
-        (pixel,) class from 0, or -1.
-    """
-    best, margin = probabilities.argmax(0), margins(probabilities)
-    labels = np.full(len(best), -1)
-    for k in range(len(probabilities)):
-        pixels = np.flatnonzero(best == k)
-        if len(pixels):
-            left_out = len(pixels) - max(1, int(np.ceil(share * len(pixels))))
-            least = np.partition(margin[pixels], left_out)[left_out]
-            labels[pixels[margin[pixels] >= least]] = k
-    return labels
 
 
 def anchored(

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from special_steps.core.prediction import margins
 from special_steps.core.tiling import Tile
 
 # Indices of pixels within a tile, row by row, and their classes from 0; both (n,) int64.
@@ -58,6 +59,30 @@ def random_pixels(
         return pixels[rng.integers(len(pixels), size=count)]
 
     return sample
+
+
+def surest(probabilities: np.ndarray, share: float, least: int = 1) -> np.ndarray:
+    """Labels of the share of each class's pixels that has the largest margins.
+
+    All pixels whose margin equals the last one's are taken: the choice does not depend on the order of pixels, also
+    where all margins are equal.
+
+    Args:
+        probabilities: (class, pixel) float.
+        share: of each class's pixels, above 0, at most 1.
+        least: pixels of a class at least, where it has them.
+
+    Returns:
+        (pixel,) class from 0, or -1.
+    """
+    best, margin = probabilities.argmax(0), margins(probabilities)
+    labels = np.full(len(best), -1)
+    for k in np.unique(best):
+        pixels = np.flatnonzero(best == k)
+        left_out = len(pixels) - min(len(pixels), max(least, int(np.ceil(share * len(pixels)))))
+        last = np.partition(margin[pixels], left_out)[left_out]
+        labels[pixels[margin[pixels] >= last]] = k
+    return labels
 
 
 def _class_tables(labels: np.ndarray, margin: np.ndarray) -> list[ClassTable]:

@@ -44,6 +44,7 @@ from special_steps.clip_scale import mean_colour, scale_probabilities
 from special_steps.core.classes import phrases_of
 from special_steps.core.palette import class_colours, rgb_of
 from special_steps.core.spectral import joint_percentiles, stretch
+from special_steps.evaluate import scores
 from special_steps.fuse import fused
 from special_steps.io.spectral_library import read_library
 from special_steps.rgb import check_coverage, interpolate
@@ -598,16 +599,6 @@ def clip_probabilities(scene: str | Scene, variant: str) -> np.ndarray:
 # --- command line
 
 
-def agreement(truth: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Overall accuracy and Cohen's kappa where truth is not 0."""
-    known = truth > 0
-    size = int(max(truth.max(), labels.max())) + 1
-    table = np.bincount(truth[known] * size + labels[known].astype(int), minlength=size * size)
-    table = table.reshape(size, size) / known.sum()
-    hit, chance = table.trace(), table.sum(0) @ table.sum(1)
-    return float(hit), float((hit - chance) / (1 - chance))
-
-
 def save_picture(path: Path, scene: Scene, labels: np.ndarray) -> None:
     """RGB, truth and CLIP's labels side by side, enlarged."""
     from PIL import Image
@@ -648,7 +639,7 @@ def main() -> None:
         for variant in variants_of(scene):
             probabilities = clip_probabilities(scene, variant)
             labels = (probabilities.argmax(0) + 1).astype(np.uint8)
-            accuracy, kappa = agreement(made.truth[valid], labels[valid])
+            reached = scores(labels[valid], made.truth[valid], class_names(scene, variant))
             np.savez(
                 options.out / f"{scene.name}.{variant}.npz",
                 X=spectra,
@@ -665,7 +656,7 @@ def main() -> None:
             print(
                 f"| {scene.name} | {scene.half} | {scene.pixel:g} | {size} | {scene.sensor},"
                 f" {spectra.shape[1]} | {' '.join((scene.noise, *scene.extras))} | {variant} |"
-                f" {listed if variant == 'plain' else ''} | {accuracy:.3f} | {kappa:.3f} |",
+                f" {listed if variant == 'plain' else ''} | {reached['oa']:.3f} | {reached['kappa']:.3f} |",
                 flush=True,
             )
         simulate.cache_clear()

@@ -9,7 +9,7 @@ from stores import make_prediction, make_store
 from special_steps import cotrain as module
 from special_steps.core.errors import UserError
 from special_steps.core.store import class_names, open_store, read_array
-from special_steps.cotrain import agreed_labels, cotrain, cotrained, predict, surest
+from special_steps.cotrain import agreed_labels, cotrain, cotrained, predict
 
 
 def scene(pixels=3000, bands=40, classes=3, wrong=0.3, seed=0):
@@ -72,12 +72,6 @@ def test_where_the_anchored_way_goes_astray_the_agreement_decides(monkeypatch):
     real = module.anchored
     monkeypatch.setattr(module, "anchored", astray)
     assert cotrained(spectra, probabilities).way == "agreement"
-
-
-def test_the_surest_share_of_each_class():
-    probabilities = np.array([[0.9, 0.8, 0.7, 0.6, 0.4], [0.1, 0.2, 0.3, 0.4, 0.6]], "f4")
-    assert surest(probabilities, 0.5).tolist() == [0, 0, -1, -1, 1]
-    assert surest(np.full((2, 4), 0.5, "f4"), 0.5).tolist() == [0] * 4  # equal margins go together
 
 
 def test_a_class_with_little_agreement_takes_its_surest_pixels():

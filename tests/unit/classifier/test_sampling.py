@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from special_steps.classifier.sampling import class_balanced_sampler, random_pixels
+from special_steps.classifier.sampling import class_balanced_sampler, random_pixels, surest
 
 
 def sampled(labels, margin, count, tile=None):
@@ -75,3 +75,9 @@ def test_random_pixels_of_a_tile_without_data_are_an_error():
         random_pixels(np.zeros((2, 2), bool), 3)(
             np.random.default_rng(0), (slice(0, 2), slice(0, 2))
         )
+
+
+def test_the_surest_share_of_each_class():
+    probabilities = np.array([[0.9, 0.8, 0.7, 0.6, 0.4], [0.1, 0.2, 0.3, 0.4, 0.6]], "f4")
+    assert surest(probabilities, 0.5).tolist() == [0, 0, -1, -1, 1]
+    assert surest(np.full((2, 4), 0.5, "f4"), 0.5).tolist() == [0] * 4  # equal margins go together
