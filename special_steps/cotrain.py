@@ -26,7 +26,7 @@ from special_steps.classifier.gaussian import (
     fit_views,
     project,
 )
-from special_steps.classifier.sampling import surest
+from special_steps.classifier.sampling import agreement_set, surest
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
@@ -47,7 +47,6 @@ SAMPLE = 100_000  # pixels that are learned from at most, drawn with a fixed see
 FIRST, SUREST, ROUNDS = 0.3, 0.6, 10  # shares of each class's pixels at first and in each round
 BALANCE = 0.5  # a class that CLIP prefers counts less: probabilities / (their mean) ** BALANCE
 ANCHOR = 0.75  # exponent of the balanced pseudo-labels, beside the ensemble's probabilities
-FEWEST = 20  # pixels in agreement that a class needs
 ASTRAY = (
     0.03  # of agreement with the pseudo-labels: what the anchored way may lose against the other
 )
@@ -89,26 +88,6 @@ def anchored(
     return ensemble, found
 
 
-def agreed_labels(found: np.ndarray, pseudo: np.ndarray) -> np.ndarray:
-    """Labels of the pixels where what was found agrees with the pseudo-labels; (pixel,) class from 0, or -1.
-
-    A class with fewer than 20 of them takes the surer half of the pixels that were found to be it.
-
-    Args:
-        found: (class, pixel) float32.
-        pseudo: (pixel,) class from 0.
-    """
-    best = found.argmax(0)
-    labels = np.where(best == pseudo, pseudo, -1)
-    few = np.bincount(labels[labels >= 0], minlength=len(found)) < FEWEST
-    if few.any():
-        sure = surest(found, 0.5)
-        labels[(labels >= 0) & few[labels]] = -1
-        takes = (sure >= 0) & few[sure]
-        labels[takes] = sure[takes]
-    return labels
-
-
 def _refitted(
     joint: np.ndarray,
     views: Views,
@@ -118,7 +97,8 @@ def _refitted(
 ) -> tuple[Ensemble, np.ndarray]:
     """Learn from the pixels in agreement, again and again: the last ensemble, and what it finds."""
     for members in schedule:
-        moments = class_moments(joint, agreed_labels(found, pseudo), len(found))
+        agreed = agreement_set(pseudo, found.argmax(0), margins(found))
+        moments = class_moments(joint, agreed, len(found))
         ensemble = fit_ensemble(moments, views, members)
         found = apply_ensemble(ensemble, joint)
     return ensemble, found

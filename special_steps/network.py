@@ -11,7 +11,12 @@ import zarr
 from torch.nn import functional as F
 
 from special_steps.classifier.loop import Losses, random_pixel_loss
-from special_steps.classifier.sampling import PixelSampler, class_balanced_sampler, random_pixels
+from special_steps.classifier.sampling import (
+    PixelSampler,
+    agreement_set,
+    class_balanced_sampler,
+    random_pixels,
+)
 from special_steps.classifier.stage import new_setup, run_stage
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
@@ -19,32 +24,6 @@ from special_steps.core.store import array_of, class_names, grid_of, open_store,
 from special_steps.core.tiling import Tile
 
 log = logging.getLogger("special")
-
-FEWEST = 20  # pixels of a class that have to agree; else co-training's surest ones stand for it
-
-
-def agreement_set(pseudo: np.ndarray, cotrained: np.ndarray, margin: np.ndarray) -> np.ndarray:
-    """The pixels that the network learns as they are labelled: those where two maps agree.
-
-    A class of fewer than FEWEST such pixels takes the half of its co-trained pixels with the largest margins instead.
-
-    Args:
-        pseudo: (y, x) uint8 pseudo-labels, 1..K, 0 = no data.
-        cotrained: (y, x) uint8 labels of co-training.
-        margin: (y, x) float32, of co-training.
-
-    Returns:
-        (y, x) uint8: the label in the set, 0 outside; a class that co-training gives to no pixel has none.
-    """
-    agreed = np.where(pseudo == cotrained, cotrained, 0).astype(np.uint8)
-    counts = np.bincount(agreed.ravel(), minlength=int(cotrained.max()) + 1)
-    for label in range(1, len(counts)):
-        if counts[label] < FEWEST:
-            pixels = np.flatnonzero(cotrained == label)
-            order = np.argsort(-margin.ravel()[pixels], kind="stable")
-            agreed[agreed == label] = 0
-            agreed.ravel()[pixels[order[: -(-len(pixels) // 2)]]] = label
-    return agreed
 
 
 def agreement_losses(
@@ -120,11 +99,12 @@ def network(
         raise UserError(
             f"{cotrain}: its classes are not those of {pseudo}; delete it and run again"
         )
-    labels = agreement_set(
-        read_array(labelled, "labels"),
-        read_array(cotrained, "labels"),
-        read_array(cotrained, "margin"),
+    maps = [read_array(store, "labels") for store in (labelled, cotrained)]
+    flat = agreement_set(
+        *(labels.ravel().astype(int) - 1 for labels in maps),
+        read_array(cotrained, "margin").ravel(),
     )
+    labels = (flat + 1).astype(np.uint8).reshape(maps[0].shape)
     for i, name in enumerate(names):
         if not (labels == i + 1).any():
             log.warning("'%s' has no pixel to learn from: the network's map will not have it", name)

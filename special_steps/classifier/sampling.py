@@ -9,6 +9,7 @@ from special_steps.core.tiling import Tile
 
 # Indices of pixels within a tile, row by row, and their classes from 0; both (n,) int64.
 PixelSampler = Callable[[np.random.Generator, Tile], tuple[np.ndarray, np.ndarray]]
+FEWEST = 20  # pixels in agreement that a class needs, to be learned from them
 # Class from 0, indices of its pixels, and the cumulative sum of their weights.
 ClassTable = tuple[int, np.ndarray, np.ndarray]
 
@@ -79,9 +80,35 @@ def surest(probabilities: np.ndarray, share: float, least: int = 1) -> np.ndarra
     labels = np.full(len(best), -1)
     for k in np.unique(best):
         pixels = np.flatnonzero(best == k)
-        left_out = len(pixels) - min(len(pixels), max(least, int(np.ceil(share * len(pixels)))))
-        last = np.partition(margin[pixels], left_out)[left_out]
-        labels[pixels[margin[pixels] >= last]] = k
+        labels[_surest_of(pixels, margin, share, least)] = k
+    return labels
+
+
+def _surest_of(pixels: np.ndarray, margin: np.ndarray, share: float, least: int = 1) -> np.ndarray:
+    left_out = len(pixels) - min(len(pixels), max(least, int(np.ceil(share * len(pixels)))))
+    last = np.partition(margin[pixels], left_out)[left_out]
+    return pixels[margin[pixels] >= last]
+
+
+def agreement_set(pseudo: np.ndarray, found: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """Labels of the pixels where two maps agree.
+
+    A class of fewer than 20 of them takes the surer half of the pixels that were found to be it, all pixels whose
+    margin equals the last one's too.
+
+    Args:
+        pseudo: (pixel,) pseudo-labels, class from 0, or -1.
+        found: (pixel,) what the spectra say of them, class from 0, or -1.
+        margin: (pixel,) float32, of what was found.
+
+    Returns:
+        (pixel,) class from 0, or -1; a class that no pixel was found to be has none.
+    """
+    labels = np.where(found == pseudo, found, -1)
+    for k in np.unique(found[found >= 0]):
+        if (labels == k).sum() < FEWEST:
+            labels[labels == k] = -1
+            labels[_surest_of(np.flatnonzero(found == k), margin, 0.5)] = k
     return labels
 
 

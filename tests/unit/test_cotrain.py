@@ -9,7 +9,7 @@ from stores import make_prediction, make_store
 from special_steps import cotrain as module
 from special_steps.core.errors import UserError
 from special_steps.core.store import class_names, open_store, read_array
-from special_steps.cotrain import agreed_labels, cotrain, cotrained, predict
+from special_steps.cotrain import cotrain, cotrained, predict
 
 
 def scene(pixels=3000, bands=40, classes=3, wrong=0.3, seed=0):
@@ -72,16 +72,6 @@ def test_where_the_anchored_way_goes_astray_the_agreement_decides(monkeypatch):
     real = module.anchored
     monkeypatch.setattr(module, "anchored", astray)
     assert cotrained(spectra, probabilities).way == "agreement"
-
-
-def test_a_class_with_little_agreement_takes_its_surest_pixels():
-    found = np.zeros((2, 100), "f4")
-    found[0, :60], found[1, 60:] = 0.9, np.linspace(0.6, 1, 40)
-    found[0, 60:], found[1, :60] = 1 - found[1, 60:], 0.1
-    labels = agreed_labels(found, np.zeros(100, int))
-    assert (labels[:60] == 0).all()
-    assert (labels[60:80] == -1).all()
-    assert (labels[80:] == 1).all()
 
 
 # --- odd input ------------------------------------------------------------------------------------

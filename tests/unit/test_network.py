@@ -11,40 +11,7 @@ from special_steps.classifier.mambahsi import MambaHSI
 from special_steps.classifier.sampling import class_balanced_sampler, random_pixels
 from special_steps.core.errors import UserError
 from special_steps.core.store import class_names, open_store
-from special_steps.network import agreement_losses, agreement_set
-
-
-def test_the_agreement_set_by_hand():
-    pseudo = np.array([[1] * 25 + [2] * 25 + [0]], np.uint8)
-    cotrained = np.array([[1] * 24 + [2] * 26 + [0]], np.uint8)
-    margin = np.linspace(0, 1, 51, dtype=np.float32)[None]
-    wanted = np.array([[1] * 24 + [0] + [2] * 25 + [0]])
-    found = agreement_set(pseudo, cotrained, margin)
-    np.testing.assert_array_equal(found, wanted)
-    assert found.dtype == np.uint8
-
-
-def test_a_class_with_few_agreed_pixels_takes_its_surest_half():
-    pseudo, cotrained = np.ones((1, 50), np.uint8), np.ones((1, 50), np.uint8)
-    cotrained[0, 30:37] = 2  # seven, of which the labels say the same of one
-    pseudo[0, 30] = 2
-    margin = np.zeros((1, 50), np.float32)
-    margin[0, 30:37] = [0.1, 0.9, 0.3, 0.8, 0.7, 0.2, 0.6]
-    found = agreement_set(pseudo, cotrained, margin)
-    assert np.flatnonzero(found == 2).tolist() == [31, 33, 34, 36]
-    assert (found == 1).sum() == 43
-
-
-def test_a_class_that_nothing_gives_a_pixel_is_left_out():
-    pseudo, cotrained = np.full((4, 10), 3, np.uint8), np.full((4, 10), 1, np.uint8)
-    found = agreement_set(pseudo, cotrained, np.zeros((4, 10), np.float32))
-    np.testing.assert_array_equal(found.ravel(), [1] * 20 + [0] * 20)  # of equals, the first
-
-
-def test_twenty_pixels_are_enough():
-    labels = np.ones((1, 20), np.uint8)
-    found = agreement_set(labels, labels, np.zeros((1, 20), np.float32))
-    np.testing.assert_array_equal(found, labels)
+from special_steps.network import agreement_losses
 
 
 def test_the_losses_are_cross_entropies_of_the_drawn_pixels():

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from special_steps.classifier.sampling import class_balanced_sampler, random_pixels, surest
+from special_steps.classifier.sampling import (
+    agreement_set,
+    class_balanced_sampler,
+    random_pixels,
+    surest,
+)
 
 
 def sampled(labels, margin, count, tile=None):
@@ -81,3 +86,36 @@ def test_the_surest_share_of_each_class():
     probabilities = np.array([[0.9, 0.8, 0.7, 0.6, 0.4], [0.1, 0.2, 0.3, 0.4, 0.6]], "f4")
     assert surest(probabilities, 0.5).tolist() == [0, 0, -1, -1, 1]
     assert surest(np.full((2, 4), 0.5, "f4"), 0.5).tolist() == [0] * 4  # equal margins go together
+
+
+# --- the agreement set ----------------------------------------------------------------------------
+
+
+def test_the_agreement_set_by_hand():
+    pseudo = np.repeat([0, 1, -1], [25, 25, 1])
+    found = np.repeat([0, 1, -1], [24, 26, 1])
+    labels = agreement_set(pseudo, found, np.linspace(0, 1, 51, dtype=np.float32))
+    np.testing.assert_array_equal(labels, np.repeat([0, -1, 1, -1], [24, 1, 25, 1]))
+
+
+def test_a_class_with_few_pixels_in_agreement_takes_its_surer_half():
+    pseudo, found = np.zeros(50, int), np.zeros(50, int)
+    found[30:37] = 1  # seven, of which the labels say the same of one
+    pseudo[30] = 1
+    margin = np.zeros(50, np.float32)
+    margin[30:37] = [0.1, 0.9, 0.3, 0.8, 0.7, 0.2, 0.6]
+    labels = agreement_set(pseudo, found, margin)
+    assert np.flatnonzero(labels == 1).tolist() == [31, 33, 34, 36]
+    assert (labels == 0).sum() == 43
+
+
+def test_of_equal_margins_all_are_taken_and_a_class_that_nothing_was_found_to_be_has_none():
+    labels = agreement_set(np.full(40, 2), np.zeros(40, int), np.zeros(40, np.float32))
+    assert (labels == 0).all()
+
+
+def test_twenty_pixels_in_agreement_are_enough():
+    pseudo, found = np.zeros(40, int), np.zeros(40, int)
+    pseudo[20:] = 1
+    labels = agreement_set(pseudo, found, np.zeros(40, np.float32))
+    np.testing.assert_array_equal(labels, np.repeat([0, -1], 20))
