@@ -99,12 +99,10 @@ def network(
         raise UserError(
             f"{cotrain}: its classes are not those of {pseudo}; delete it and run again"
         )
-    maps = [read_array(store, "labels") for store in (labelled, cotrained)]
-    flat = agreement_set(
-        *(labels.ravel().astype(int) - 1 for labels in maps),
-        read_array(cotrained, "margin").ravel(),
-    )
-    labels = (flat + 1).astype(np.uint8).reshape(maps[0].shape)
+    before, after = (read_array(s, "labels").astype(int) - 1 for s in (labelled, cotrained))
+    margin = read_array(cotrained, "margin")
+    agreed_on = agreement_set(before.ravel(), after.ravel(), margin.ravel())
+    labels = (agreed_on + 1).astype(np.uint8).reshape(margin.shape)
     for i, name in enumerate(names):
         if not (labels == i + 1).any():
             log.warning("'%s' has no pixel to learn from: the network's map will not have it", name)
