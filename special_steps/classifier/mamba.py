@@ -1,4 +1,4 @@
-"""The Mamba block: by compiled kernels on the CPU, by mamba-ssm on CUDA, or by plain torch.
+"""The Mamba block: by kernels (compiled for the CPU, in Triton for CUDA), else by mamba-ssm on CUDA or by plain torch.
 
 Source: Gu and Dao, "Mamba: Linear-time sequence modeling with selective state spaces", 2023. Parameter names and
 initialisation are those of the package mamba-ssm, so weights can be exchanged.
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from special_steps.kernels import build
 from special_steps.kernels.conv import causal_conv, conv_backward, conv_forward
-from special_steps.kernels.matmul import multiply, outer
+from special_steps.kernels.matmul import multiply, multiply_by_torch, outer, outer_by_torch
 from special_steps.kernels.scan import (
     ScanInputs,
     ScanSaved,
@@ -33,31 +33,79 @@ log = logging.getLogger("special")
 # again going back. Plain torch holds tensors with all states, too: its segments are so many times shorter.
 SEGMENT_VALUES = 2**19
 PLAIN_TORCH_SHORTER = 4
+# A GPU computes on half a million tokens of 16 channels at a time, in less than 2 GB: it has chunks of them for all its
+# processors many times over, and the kernels' starts don't count.
+GPU_SEGMENT_VALUES = 2**23
 
 # A segment of (sequence, token, channel): its sequences and its tokens.
 Segment = tuple[slice, slice]
 
 
+class Kernels(NamedTuple):
+    """The parts of a block by kernels: what `kernels.scan`, `kernels.conv` and `kernels.matmul` have, for a device."""
+
+    scan_forward: Callable[..., tuple[Tensor, Tensor | None, ScanSaved]]
+    scan_backward: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor | None]]
+    conv_forward: Callable[..., Tensor]
+    conv_backward: Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+    multiply: Callable[..., Tensor]
+    outer: Callable[[Tensor, Tensor], Tensor]
+
+
+@cache
+def compiled_kernels() -> Kernels | None:
+    """The kernels that are compiled for the CPU, or None where they do not run."""
+    if not build.available("scan", "conv", "matmul"):
+        return None
+    build.keep_memory()
+    return Kernels(scan_forward, scan_backward, conv_forward, conv_backward, multiply, outer)
+
+
+@cache
+def triton_kernels() -> Kernels | str:
+    """The kernels in Triton for CUDA, or the reason why they do not run."""
+    try:
+        from special_steps.kernels import conv_triton, scan_triton
+
+        x, one = torch.zeros(1, 5, 1, device="cuda"), torch.zeros(1, device="cuda")
+        conv_triton.conv_forward(x, x[0], one, None)
+        scan_triton.scan_forward(ScanInputs(x, x, x[0, :1], x, x, one, x, one), False)
+    except Exception as error:  # of Triton, the C compiler that it calls, the driver: whatever it is, others can do it
+        return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return Kernels(
+        scan_triton.scan_forward,
+        scan_triton.scan_backward,
+        conv_triton.conv_forward,
+        conv_triton.conv_backward,
+        multiply_by_torch,
+        outer_by_torch,
+    )
+
+
+def _kernels(device: torch.device) -> tuple[Kernels | None, int]:
+    """The kernels that run on a device, if any, and how many values of the input they take at a time."""
+    if device.type == "cuda":
+        found = triton_kernels()
+        return None if isinstance(found, str) else found, GPU_SEGMENT_VALUES
+    return compiled_kernels() if device.type == "cpu" else None, SEGMENT_VALUES
+
+
 @cache
 def mamba_ssm_inner() -> Callable[..., Tensor] | None:
-    """mamba-ssm's whole inner block for CUDA tensors, or None where it or causal-conv1d cannot be imported."""
+    """mamba-ssm's whole inner block for CUDA tensors, or None where it or causal-conv1d cannot be imported.
+
+    It is asked for where Triton's kernels do not run.
+    """
     try:
         importlib.import_module("causal_conv1d")
         return importlib.import_module("mamba_ssm.ops.selective_scan_interface").mamba_inner_fn
     except (ImportError, OSError, RuntimeError) as error:
         log.warning(
-            "mamba-ssm is not usable (%s): the slower plain torch scan runs on the GPU", error
+            "neither Triton (%s) nor mamba-ssm (%s) is usable: training on the GPU runs about 30 times slower",
+            triton_kernels(),
+            error,
         )
         return None
-
-
-@cache
-def compiled_kernels() -> bool:
-    """Whether the kernels of the block run here, compiled for the CPU."""
-    found = build.available("scan", "conv", "matmul")
-    if found:
-        build.keep_memory()
-    return found
 
 
 class Mamba(nn.Module):
@@ -93,12 +141,15 @@ class Mamba(nn.Module):
         self.out_proj = nn.Linear(inner, d_model, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Run the block: on CUDA by mamba-ssm where installed, on the CPU by compiled kernels, else by plain torch."""
+        """Run the block: by kernels where they run, on CUDA else by mamba-ssm where installed, else by plain torch."""
+        if not tokens.numel() or tokens.dtype != torch.float32:
+            return self._forward_segments(tokens)
+        kernels, values = _kernels(tokens.device)
+        if kernels is not None:
+            how = kernels, values, torch.is_grad_enabled()
+            return _KernelBlock.apply(*how, tokens, *self._weights())
         if tokens.is_cuda and (fused := mamba_ssm_inner()) is not None:
             return self._forward_fused(tokens, fused)
-        cpu = tokens.device.type == "cpu" and tokens.dtype == torch.float32
-        if cpu and tokens.numel() and compiled_kernels():
-            return _CompiledBlock.apply(torch.is_grad_enabled(), tokens, *self._weights())
         return self._forward_segments(tokens)
 
     def _weights(self) -> tuple[Tensor | None, ...]:
@@ -210,25 +261,28 @@ class _KernelWeights(NamedTuple):
     out_proj: Tensor
 
 
-class _CompiledBlock(torch.autograd.Function):
-    """The block by compiled kernels, in segments so short that their inner tensors take little memory.
+class _KernelBlock(torch.autograd.Function):
+    """The block by kernels, in segments so short that their inner tensors take little memory.
 
     Kept for the backward pass are the input and the states of the scan; it computes the rest again, but no scan.
     """
 
     @staticmethod
-    def forward(ctx: Any, training: bool, tokens: Tensor, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, kernels: Kernels, values: int, training: bool, tokens: Tensor, *weights: Tensor
+    ) -> Tensor:
+        ctx.kernels = kernels
         w = _KernelWeights(*weights)
         w = w._replace(conv=w.conv.t().contiguous(), A=-torch.exp(w.A))
         taps, channels = w.conv.shape
-        ctx.segments = _segments(tokens.shape, taps, SEGMENT_VALUES)
+        ctx.segments = _segments(tokens.shape, taps, values)
         before, state = _beginning(tokens, ctx.segments, taps, w.A)
         output = tokens.new_empty(tokens.shape)
         saved: list[Tensor | None] = []
         for segment in ctx.segments:
-            inputs, xz, _ = _scan_inputs(tokens[segment].contiguous(), before, state, w)
-            y, last_state, (ctx.threads, tile_states) = scan_forward(inputs, training)
-            output[segment] = multiply(y, w.out_proj.t())
+            inputs, xz, _ = _scan_inputs(kernels, tokens[segment].contiguous(), before, state, w)
+            y, last_state, (ctx.threads, tile_states) = kernels.scan_forward(inputs, training)
+            output[segment] = kernels.multiply(y, w.out_proj.t())
             saved += [before, state, tile_states]
             state = last_state
             if before is not None:
@@ -239,6 +293,7 @@ class _CompiledBlock(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        kernels: Kernels = ctx.kernels
         tokens, *tensors = ctx.saved_tensors
         count = len(_KernelWeights._fields)
         w, saved = _KernelWeights(*tensors[:count]), tensors[count:]
@@ -251,47 +306,51 @@ class _CompiledBlock(torch.autograd.Function):
         for i, segment in reversed(list(enumerate(ctx.segments))):
             before, state, tile_states = saved[3 * i : 3 * i + 3]
             x, grad_x = tokens[segment].contiguous(), grad[segment].contiguous()
-            inputs, xz, mixed = _scan_inputs(x, before, state, w)
+            inputs, xz, mixed = _scan_inputs(kernels, x, before, state, w)
             dxz, dmixed = torch.empty_like(xz), torch.empty_like(mixed)
             du, ddelta, y = (torch.empty_like(inputs.u) for _ in range(3))
             into = {"du": du, "ddelta": ddelta, "dz": dxz[..., channels:], "out": y}
             into |= {"dB": dmixed[..., rank : rank + states], "dC": dmixed[..., rank + states :]}
-            dy = multiply(grad_x, w.out_proj)
+            dy = kernels.multiply(grad_x, w.out_proj)
             scanned = ScanSaved(ctx.threads, tile_states)
-            dA, dD, dbias, dstate = scan_backward(inputs, scanned, dy, dstate, into)
-            multiply(ddelta, w.dt_proj, dmixed[..., :rank])
-            multiply(dmixed, w.x_proj, du, add=True)
+            dA, dD, dbias, dstate = kernels.scan_backward(inputs, scanned, dy, dstate, into)
+            kernels.multiply(ddelta, w.dt_proj, dmixed[..., :rank])
+            kernels.multiply(dmixed, w.x_proj, du, add=True)
             dbehind = dbefore  # of the inputs that the segment after this one has seen
-            dconv, dconv_bias, dbefore = conv_backward(
+            dconv, dconv_bias, dbefore = kernels.conv_backward(
                 xz[..., :channels], w.conv, w.conv_bias, before, du, dxz[..., :channels]
             )
             if dbehind is not None:
                 dxz[:, dxz.shape[1] - taps + 1 :, :channels] += dbehind
-            dtokens[segment] = multiply(dxz, w.in_proj)
+            dtokens[segment] = kernels.multiply(dxz, w.in_proj)
             found = _KernelWeights(
-                in_proj=outer(dxz, x),
+                in_proj=kernels.outer(dxz, x),
                 conv=dconv,
                 conv_bias=dconv_bias,
-                x_proj=outer(dmixed, inputs.u),
-                dt_proj=outer(ddelta, mixed[..., :rank]),
+                x_proj=kernels.outer(dmixed, inputs.u),
+                dt_proj=kernels.outer(ddelta, mixed[..., :rank]),
                 dt_bias=dbias,
                 A=dA,
                 D=dD,
-                out_proj=outer(grad_x, y),
+                out_proj=kernels.outer(grad_x, y),
             )
             for total, new in zip(sums, found, strict=True):
                 total += new
-        return None, dtokens, *sums._replace(conv=sums.conv.t(), A=sums.A.mul_(w.A))
+        return None, None, None, dtokens, *sums._replace(conv=sums.conv.t(), A=sums.A.mul_(w.A))
 
 
 def _scan_inputs(
-    tokens: Tensor, before: Tensor | None, state: Tensor | None, w: _KernelWeights
+    kernels: Kernels,
+    tokens: Tensor,
+    before: Tensor | None,
+    state: Tensor | None,
+    w: _KernelWeights,
 ) -> tuple[ScanInputs, Tensor, Tensor]:
     """What the scan of a segment reads, and the tensors that some of it are parts of: (x, z) and (dt, B, C)."""
-    xz = multiply(tokens, w.in_proj.t())
+    xz = kernels.multiply(tokens, w.in_proj.t())
     x, z = xz.chunk(2, -1)
-    u = conv_forward(x, w.conv, w.conv_bias, before)
-    mixed = multiply(u, w.x_proj.t())
+    u = kernels.conv_forward(x, w.conv, w.conv_bias, before)
+    mixed = kernels.multiply(u, w.x_proj.t())
     dt, B, C = mixed.split([w.dt_proj.shape[1], w.A.shape[1], w.A.shape[1]], -1)
-    delta = multiply(dt, w.dt_proj.t())
+    delta = kernels.multiply(dt, w.dt_proj.t())
     return ScanInputs(u, delta, w.A, B, C, w.D, z, w.dt_bias, state), xz, mixed

@@ -1,4 +1,4 @@
-"""Products of a tall matrix and a small one by kernels for the CPU (`matmul.cpp`), without autograd."""
+"""Products of a tall matrix and a small one, without autograd: by kernels for the CPU (`matmul.cpp`), and by torch."""
 
 import ctypes
 from functools import cache
@@ -63,3 +63,31 @@ def outer(x: Tensor, y: Tensor) -> Tensor:
     call.left_stride, call.right_stride = x.stride(1), y.stride(1)
     _library().outer(ctypes.byref(call))
     return sums.sum(0).float()
+
+
+def multiply_by_torch(
+    x: Tensor, weight: Tensor, out: Tensor | None = None, add: bool = False
+) -> Tensor:
+    """As `multiply`, of any device and floating dtype."""
+    if out is None:
+        return x @ weight
+    rows, target = x.view(-1, x.shape[2]), out.view(-1, out.shape[2])
+    if add:
+        target.addmm_(rows, weight)
+    else:
+        torch.mm(rows, weight, out=target)
+    return out
+
+
+def outer_by_torch(x: Tensor, y: Tensor) -> Tensor:
+    """As `outer`, of any device and floating dtype.
+
+    As many products of shorter matrices, added up: one whose result is as small as this leaves a GPU all but idle.
+    """
+    x, y = x.view(-1, x.shape[2]), y.view(-1, y.shape[2])
+    parts = max(1, min(512, len(x) // 512))
+    whole = len(x) // parts * parts
+    lefts = x[:whole].view(parts, -1, x.shape[1])
+    rights = y[:whole].view(parts, -1, y.shape[1])
+    sums = torch.bmm(lefts.transpose(1, 2), rights).sum(0)
+    return sums.addmm_(x[whole:].t(), y[whole:])
