@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Adds the fused scan of mamba-ssm, and causal-conv1d, to the environment, compiled for the card that is here only:
+# Adds the fused scan of mamba-ssm, and causal-conv1d, to the environment, compiled for the card that is here only. The
+# training takes it where Triton, which comes with torch, does not run; Triton's own kernels are faster.
 #   bash envs/gpu.sh
 # Needs an NVIDIA card and nvcc of the CUDA version (the first number) that torch is built for. An environment that is
 # made anew has lost them: run it again.
@@ -78,4 +79,4 @@ pip install --no-deps --force-reinstall "$folder"/*.whl >"$folder/install.log" 2
 "$python" -c 'import torch, causal_conv1d_cuda, selective_scan_cuda' 2>"$folder/install.log" ||
     stop "the compiled packages do not load ($(why "$folder/install.log")); see $folder/install.log"
 rm -rf "$folder"
-say "mamba-ssm is installed: training on the card uses it from now on"
+say "mamba-ssm is installed: training on the card uses it where Triton does not run"

@@ -65,7 +65,7 @@ def conv_backward(
 
 
 def causal_conv(x: Tensor, weight: Tensor, bias: Tensor | None, before: Tensor | None) -> Tensor:
-    """The convolution of plain torch operations, for GPUs without mamba-ssm and CPUs without a compiler.
+    """The convolution of plain torch operations, for GPUs without Triton and CPUs without a compiler.
 
     Args:
         x: (sequence, token, channel), any floating dtype, as the others.

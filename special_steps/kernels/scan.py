@@ -143,7 +143,7 @@ def parallel_scan(
     delta_bias: Tensor,
     state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The scan of plain torch operations, for GPUs without mamba-ssm and CPUs without a compiler.
+    """The scan of plain torch operations, for GPUs without Triton and CPUs without a compiler.
 
     It takes 2 log2(tokens) steps, all parallel, and holds several (sequence, token, channel, state) tensors for the
     backward pass: call it on segments.

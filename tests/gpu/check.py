@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +43,18 @@ class Figures:
         self, what: str, found: torch.Tensor, wanted: torch.Tensor, tolerance: float
     ) -> None:
         """The largest difference relative to the largest value, and whether it is small enough."""
-        found, wanted = found.detach().double().cpu(), wanted.detach().double().cpu()
-        error = ((found - wanted).abs().max() / wanted.abs().max()).item()
+        self.judge(what, relative(found, wanted), tolerance)
+
+    def judge(self, what: str, error: float, tolerance: float) -> None:
+        """An error, and whether it is small enough."""
         good = error <= tolerance  # a NaN is not
         self.add(what, f"{error:.1e} {'within' if good else 'FAILED: above'} {tolerance:.0e}")
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The largest difference, relative to the largest value that is wanted."""
+    found, wanted = found.detach().double(), wanted.detach().double().to(found.device)
+    return ((found - wanted).abs().max() / wanted.abs().max()).item()
 
 
 def card(figures: Figures, out: Path) -> None:
@@ -61,45 +70,144 @@ def card(figures: Figures, out: Path) -> None:
 # --- parity ------------------------------------------------------------------------------------
 
 
+@contextmanager
+def way(name: str) -> Iterator[None]:
+    """Mamba blocks on CUDA by Triton, by mamba-ssm or by plain torch, and an error where that does not run."""
+    from special_steps.classifier import mamba
+
+    found, fused = mamba.triton_kernels(), mamba.mamba_ssm_inner
+    if name == "Triton" and isinstance(found, str):
+        raise SystemExit(f"Triton cannot be used: {found}")
+    if name == "mamba-ssm" and fused() is None:
+        raise SystemExit("mamba-ssm cannot be used, see the warning above")
+    if name != "Triton":
+        mamba.triton_kernels = lambda: "switched off"
+    if name == "plain torch":
+        mamba.mamba_ssm_inner = lambda: None
+    try:
+        yield
+    finally:
+        mamba.triton_kernels, mamba.mamba_ssm_inner = lambda: found, fused
+
+
+def each(*parts: Callable[[], object]) -> None:
+    """Run all, and fail at the end where one did: it hides no other."""
+    failed = []
+    for part in parts:
+        try:
+            part()
+        except (Exception, SystemExit):
+            traceback.print_exc()
+            failed.append(part)
+        torch.cuda.empty_cache()
+    if failed:
+        raise SystemExit(f"{len(failed)} of {len(parts)} failed, see above")
+
+
 def parity(figures: Figures, out: Path) -> None:
-    """The scan of plain torch, Mamba, MambaHSI and dense CLIP: CUDA against the CPU."""
-    scan_parity(figures)
-    network_parity(figures, "plain torch on CUDA")
-    dense_parity(figures)
+    """The kernels, Mamba, MambaHSI and dense CLIP: CUDA against the CPU."""
+
+    def network(name: str) -> None:
+        with way(name):
+            network_parity(figures, name)
+
+    each(
+        lambda: kernel_parity(figures),
+        lambda: network("Triton"),
+        lambda: network("plain torch"),
+        lambda: dense_parity(figures),
+    )
+
+
+def parity_triton(figures: Figures, out: Path) -> None:
+    """What of `parity` is about Triton, which needs no package but torch."""
+    with way("Triton"):
+        each(lambda: kernel_parity(figures), lambda: network_parity(figures, "Triton"))
 
 
 def parity_fused(figures: Figures, out: Path) -> None:
     """Mamba and MambaHSI by mamba-ssm against the CPU."""
-    from special_steps.classifier.mamba import mamba_ssm_inner
-
-    if mamba_ssm_inner() is None:
-        raise SystemExit("mamba-ssm cannot be used, see the warning above")
-    network_parity(figures, "mamba-ssm")
+    with way("mamba-ssm"):
+        network_parity(figures, "mamba-ssm")
 
 
-def scan_parity(figures: Figures) -> None:
-    """Output and gradients of the scan of plain torch on CUDA, against the CPU's in float64."""
-    from special_steps.kernels.scan import parallel_scan
+def kernel_parity(figures: Figures) -> None:
+    """Scan and convolution by Triton on CUDA against those of plain torch in float64, and against themselves."""
+    from special_steps.kernels import conv_triton, scan_triton
+    from special_steps.kernels.conv import causal_conv
+    from special_steps.kernels.scan import ScanInputs, parallel_scan
 
-    generator = torch.Generator().manual_seed(0)
-    shapes = {
-        "u": (2, 5000, 32), "delta": (2, 5000, 32), "A": (32, 16), "B": (2, 5000, 16),
-        "C": (2, 5000, 16), "D": (32,), "z": (2, 5000, 32), "bias": (32,),
-    }  # fmt: skip
-    values = {
-        n: torch.randn(s, generator=generator, dtype=torch.float64) for n, s in shapes.items()
-    }
-    values["A"] = -values["A"].abs() - 0.1
-    found = {}
-    for name, dtype in (("cpu", torch.float64), ("cuda", torch.float32)):
-        inputs = [v.to(name, dtype).requires_grad_() for v in values.values()]
-        output = parallel_scan(*inputs)[0]
-        found[name] = [output, *torch.autograd.grad(output.square().mean(), inputs)]
-    for name, a, b in zip(("output", *shapes), found["cuda"], found["cpu"], strict=True):
-        figures.compare(f"scan, plain torch, {name}", a, b, TOLERANCE)
+    def scan(what: str, sequences: int, tokens: int, channels: int, with_state: bool) -> None:
+        generator = torch.Generator("cuda").manual_seed(0)
+
+        def normal(*shape: int) -> torch.Tensor:
+            return torch.randn(shape, generator=generator, device="cuda")
+
+        rows = sequences, tokens
+        u, delta, grad = (normal(*rows, channels) for _ in range(3))
+        both, gates = normal(*rows, 33), normal(*rows, 2 * channels)
+        rates = torch.arange(1.0, 17.0, device="cuda").repeat(channels, 1)
+        A = -rates * torch.exp(0.1 * normal(channels, 16))
+        bias = torch.linspace(-7, -2, channels, device="cuda")
+        state = normal(sequences, channels, 16) if with_state else None
+        B, C, z = both[..., 1:17], both[..., 17:], gates[..., channels:]
+        inputs = ScanInputs(u, delta, A, B, C, normal(channels), z, bias, state)
+        grad_state = normal(sequences, channels, 16) if with_state else None
+
+        def by_triton() -> dict[str, torch.Tensor]:
+            output, last, saved = scan_triton.scan_forward(inputs, True)
+            names = {"du": u, "ddelta": u, "dz": u, "dB": B, "dC": B, "out": u}
+            into = {name: torch.empty_like(like) for name, like in names.items()}
+            others = scan_triton.scan_backward(inputs, saved, grad, grad_state, into)
+            found = {"output": output, "last state": last} | into
+            found |= dict(zip(("dA", "dD", "dbias", "dstate"), others, strict=True))
+            return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+        found, again = by_triton(), by_triton()
+        equal = all(torch.equal(found[name], again[name]) for name in found)
+        figures.add(f"{what}, twice", "equal bit for bit" if equal else "FAILED: not equal")
+        leaves = {
+            name: value.double().requires_grad_()
+            for name, value in inputs._asdict().items()
+            if value is not None
+        }
+        output, last = parallel_scan(**leaves)
+        loss = (output * grad).sum() + (0.0 if last is None else (last * grad_state).sum())
+        gradients = torch.autograd.grad(loss, list(leaves.values()))
+        wanted = {"output": output, "out": output}
+        wanted |= {} if last is None else {"last state": last}
+        names = {"delta_bias": "dbias"}
+        wanted |= {names.get(n, f"d{n}"): g for n, g in zip(leaves, gradients, strict=True)}
+        errors = {name: relative(found[name], wanted[name]) for name in found}
+        worst = max(errors, key=lambda name: np.nan_to_num(errors[name], nan=np.inf))
+        figures.judge(f"{what}, worst of all: {worst}", errors[worst], 1e-5)
+
+    def conv(what: str, sequences: int, tokens: int, channels: int) -> None:
+        wide = torch.randn(sequences, tokens, 2 * channels, device="cuda")
+        x, grad = wide[..., :channels], torch.randn(sequences, tokens, channels, device="cuda")
+        weight, bias = torch.randn(channels, 4, device="cuda"), torch.randn(channels, device="cuda")
+        before = torch.randn(sequences, 3, channels, device="cuda")
+        turned, dx = weight.t().contiguous(), torch.empty_like(wide)[..., :channels]
+        output = conv_triton.conv_forward(x, turned, bias, before)
+        dweight, dbias, dbefore = conv_triton.conv_backward(x, turned, bias, before, grad, dx)
+        leaves = [v.detach().double().requires_grad_() for v in (x, weight, bias, before)]
+        wanted = causal_conv(*leaves)
+        gradients = torch.autograd.grad(wanted, leaves, grad.double())
+        found = [output, dx, dweight.t(), dbias, dbefore]
+        pairs = zip(found, [wanted, *gradients], strict=True)
+        figures.judge(f"{what}, worst of all", max(relative(f, w) for f, w in pairs), 1e-5)
+
+    each(
+        lambda: scan("scan, Triton, one long sequence", 1, 20_011, 32, False),
+        lambda: scan("scan, Triton, one long sequence, state", 1, 20_011, 32, True),
+        lambda: scan("scan, Triton, many short sequences", 5003, 4, 8, False),
+        lambda: scan("scan, Triton, 33 channels, state", 3, 131, 33, True),
+        lambda: conv("convolution, Triton, one long sequence", 1, 20_011, 32),
+        lambda: conv("convolution, Triton, many short sequences", 5003, 4, 8),
+    )
 
 
-def network_parity(figures: Figures, way: str) -> None:
+def network_parity(figures: Figures, how: str) -> None:
     """Mamba (both layouts of tokens) and MambaHSI: outputs, gradients."""
     from special_steps.classifier.mamba import Mamba
     from special_steps.classifier.mambahsi import MambaHSI
@@ -121,7 +229,7 @@ def network_parity(figures: Figures, way: str) -> None:
             strict=True,
         ):
             figures.compare(
-                f"{what}, {way}, {part}", a.detach().clone(), b.detach().clone(), TOLERANCE
+                f"{what}, {how}, {part}", a.detach().clone(), b.detach().clone(), TOLERANCE
             )
 
     torch.manual_seed(0)
@@ -181,26 +289,109 @@ def dense_parity(figures: Figures) -> None:
 
 
 def iteration(figures: Figures, out: Path) -> None:
-    """A training iteration of the size of Pavia Centre, by plain torch."""
-    _iteration(figures, "plain torch", 2)
+    """A training iteration of the size of Pavia Centre by Triton and where its time goes, and by plain torch."""
+
+    def one(name: str, count: int) -> None:
+        with way(name):
+            once = _iteration(figures, name, count)
+            if name == "Triton":
+                profile(figures, "iteration, Triton", once)
+
+    each(lambda: one("Triton", 10), lambda: one("plain torch", 1))
 
 
 def iteration_fused(figures: Figures, out: Path) -> None:
-    """The same by mamba-ssm, and where its time goes."""
-    once = _iteration(figures, "mamba-ssm", 10)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    """The same by mamba-ssm."""
+    with way("mamba-ssm"):
+        profile(figures, "iteration, mamba-ssm", _iteration(figures, "mamba-ssm", 10))
+
+
+def profile(figures: Figures, what: str, once: Callable[[], object], rows: int = 10) -> None:
+    """Where the GPU's time goes, by kernel."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
         once()
         torch.cuda.synchronize()
-    rows = sorted(profile.key_averages(), key=lambda row: -row.device_time_total)
-    whole = sum(row.device_time_total for row in rows)
-    figures.add("iteration, mamba-ssm, GPU busy", f"{whole / 1e3:.0f} ms")
-    for row in rows[:10]:
+    kernels = sorted(found.key_averages(), key=lambda row: -row.device_time_total)
+    whole = sum(row.device_time_total for row in kernels)
+    figures.add(f"{what}, GPU busy", f"{whole / 1e3:.1f} ms")
+    for row in kernels[:rows]:
+        spent = row.device_time_total
         figures.add(
-            f"- {row.key[:70]} x {row.count}", f"{100 * row.device_time_total / whole:.0f} %"
+            f"- {row.key[:70]} x {row.count}", f"{spent / 1e3:.2f} ms, {100 * spent / whole:.0f} %"
         )
 
 
-def _iteration(figures: Figures, way: str, count: int) -> Callable[[], object]:
+def timed(call: Callable[[], object], times: int) -> float:
+    """Seconds of a call, after one that does not count."""
+    call()
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(times):
+        call()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - begin) / times
+
+
+def network(figures: Figures, out: Path) -> None:
+    """Blocks of Mamba and a whole MambaHSI of the size of Pavia Centre; needs no package but torch."""
+    from special_steps.classifier import mamba
+    from special_steps.classifier.mambahsi import MambaHSI
+
+    height, width, bands = PAVIA_CENTRE
+
+    def block(what: str, model: torch.nn.Module, *shape: int) -> None:
+        model, tokens = model.cuda(), torch.randn(shape, device="cuda", requires_grad=True)
+        grad = torch.randn_like(tokens)
+        with torch.no_grad():
+            forward = timed(lambda: model(tokens), 10)
+        torch.cuda.reset_peak_memory_stats()
+        both = timed(lambda: model(tokens).backward(grad), 10)
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        times = f"{forward * 1e3:.1f} ms, with gradients {both * 1e3:.1f} ms, {peak:.1f} GiB"
+        figures.add(what, times)
+
+    def whole(name: str, times: int, rows: int) -> None:
+        torch.manual_seed(0)
+        model = MambaHSI(bands, CLASSES).cuda()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        cube = torch.rand(1, bands, height, width, device="cuda")
+        cube = cube.contiguous(memory_format=torch.channels_last)
+        pixels = torch.randint(height * width, (5000,), device="cuda")
+        classes = torch.randint(CLASSES, (5000,), device="cuda")
+
+        def once() -> None:
+            scores = model(cube)[0].flatten(1).T[pixels]
+            optimizer.zero_grad(set_to_none=True)
+            torch.nn.functional.cross_entropy(scores, classes).backward()
+            optimizer.step()
+
+        with way(name):
+            torch.cuda.reset_peak_memory_stats()
+            took = timed(once, times)
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            figures.add(f"MambaHSI, {name}", f"{took * 1e3:.1f} ms, {peak:.1f} GiB")
+            with torch.no_grad():
+                figures.add("- forward only", f"{timed(lambda: model(cube), times) * 1e3:.1f} ms")
+            if rows:
+                profile(figures, f"MambaHSI, {name}", once, rows)
+
+    def segments(exponent: int) -> None:
+        before, mamba.GPU_SEGMENT_VALUES = mamba.GPU_SEGMENT_VALUES, 2**exponent
+        figures.add("segments of", f"2^{exponent} values")
+        whole("Triton", 5, 0)
+        mamba.GPU_SEGMENT_VALUES = before
+
+    each(
+        lambda: block("spatial block", mamba.Mamba(16), 1, height * width, 16),
+        lambda: block("spectral block", mamba.Mamba(4), height * width, 4, 4),
+        lambda: whole("Triton", 10, 40),
+        lambda: segments(21),
+        lambda: segments(25),
+        lambda: whole("plain torch", 1, 0),
+    )
+
+
+def _iteration(figures: Figures, how: str, count: int) -> Callable[[], object]:
     sys.path.insert(0, str(ROOT / "tests" / "benchmarks"))
     from special_steps.classifier.loop import (
         Setup,
@@ -229,20 +420,11 @@ def _iteration(figures: Figures, way: str, count: int) -> Callable[[], object]:
         how = {"rates": [1e-3], "noise": 0.1, "rng": rng, "title": "iteration"}
         return train_epoch(Setup(model, optimizer, scene, sampler), losses, **how)
 
-    def timed(call: Callable[[], object], times: int) -> float:
-        call()
-        torch.cuda.synchronize()
-        begin = time.perf_counter()
-        for _ in range(times):
-            call()
-        torch.cuda.synchronize()
-        return (time.perf_counter() - begin) / times
-
     took = timed(once, count)
     peak = torch.cuda.max_memory_allocated() / 2**30
-    figures.add(f"iteration, 1096 x 715 x 102, {way}", f"{took * 1e3:.0f} ms, {peak:.1f} GiB")
+    figures.add(f"iteration, 1096 x 715 x 102, {how}", f"{took * 1e3:.0f} ms, {peak:.1f} GiB")
     took = timed(lambda: predict(model, cube[0]), count)
-    figures.add(f"prediction, 1096 x 715 x 102, {way}", f"{took * 1e3:.0f} ms")
+    figures.add(f"prediction, 1096 x 715 x 102, {how}", f"{took * 1e3:.0f} ms")
     return once
 
 
@@ -316,8 +498,8 @@ def workflow(figures: Figures, what: str, folder: Path, config: Path | None) -> 
 
 
 def default(figures: Figures, out: Path) -> None:
-    """The default run, without mamba-ssm."""
-    workflow(figures, "default run, plain torch scan", out / "default", None)
+    """The default run."""
+    workflow(figures, "default run", out / "default", None)
 
 
 def pavia(figures: Figures, out: Path) -> None:
@@ -377,7 +559,17 @@ def main() -> None:
     """Command line."""
     parts = {
         f.__name__.replace("_", "-"): f
-        for f in (card, parity, parity_fused, iteration, iteration_fused, default, pavia)
+        for f in (
+            card,
+            parity,
+            parity_triton,
+            parity_fused,
+            network,
+            iteration,
+            iteration_fused,
+            default,
+            pavia,
+        )
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=parts)

@@ -1,12 +1,15 @@
 """The Mamba block against a plain float64 block."""
 
 import copy
+import sys
+from functools import cache
 
 import pytest
 import torch
 import torch.nn.functional as F
 from comparing import relative_error
 
+from special_steps import kernels
 from special_steps.classifier import mamba
 from special_steps.classifier.mamba import Mamba
 from special_steps.kernels import build
@@ -148,6 +151,20 @@ def test_without_a_compiler_torch_does_the_work(monkeypatch):
     monkeypatch.setattr(build, "available", lambda *names: False)
     block, tokens = Mamba(8), torch.randn(2, 20, 8)
     assert relative_error(block(tokens), oracle(block.double(), tokens.double())) < 1e-5
+
+
+def test_without_triton_and_mamba_ssm_one_line_says_why(monkeypatch, caplog):
+    for name in ("triton_kernels", "mamba_ssm_inner"):
+        monkeypatch.setattr(mamba, name, cache(getattr(mamba, name).__wrapped__))
+    monkeypatch.setitem(sys.modules, "triton", None)
+    for name in ("scan_triton", "conv_triton"):  # another test may have imported them
+        monkeypatch.delitem(sys.modules, f"special_steps.kernels.{name}", raising=False)
+        monkeypatch.delattr(kernels, name, raising=False)
+    monkeypatch.setitem(sys.modules, "causal_conv1d", None)
+    assert mamba._kernels(torch.device("cuda"))[0] is None
+    assert mamba.mamba_ssm_inner() is mamba.mamba_ssm_inner() is None
+    (line,) = caplog.messages
+    assert "triton" in line and "causal_conv1d" in line and "\n" not in line
 
 
 def test_call_of_mamba_ssm_has_its_arguments_in_place():
