@@ -3,14 +3,20 @@ import torch
 from comparing import relative_error
 
 from special_steps.kernels import build
-from special_steps.kernels.matmul import multiply, outer
+from special_steps.kernels.matmul import multiply, multiply_by_torch, outer, outer_by_torch
 
 pytestmark = pytest.mark.skipif(not build.available("matmul"), reason="needs a C++ compiler")
 
 
-@pytest.mark.parametrize("sizes", [(300, 7, 33), (5, 33, 8), (1, 1, 1), (129, 16, 64), (64, 3, 2)])
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_tall_products(sizes, threads):
+BY_KERNEL, BY_TORCH = (multiply, outer), (multiply_by_torch, outer_by_torch)
+
+
+@pytest.mark.parametrize("sizes", [(1300, 7, 33), (5, 33, 8), (1, 1, 1), (129, 16, 64), (64, 3, 2)])
+@pytest.mark.parametrize(
+    ("threads", "functions"), [(1, BY_KERNEL), (2, BY_KERNEL), (3, BY_KERNEL), (1, BY_TORCH)]
+)
+def test_tall_products(sizes, threads, functions):
+    multiply, outer = functions
     torch.set_num_threads(threads)
     rows, inner, columns = sizes
     x = torch.randn(1, rows, inner + 2)[..., 1:-1]
