@@ -16,6 +16,7 @@ from special_steps.classifier.mambahsi import MambaHSI
 from special_steps.classifier.sampling import PixelSampler
 from special_steps.classifier.tiles import Scene, predict_scene, random_tile
 from special_steps.core.prediction import labels as best_labels
+from special_steps.core.tensors import find_device
 from special_steps.core.tiling import Tile
 
 log = logging.getLogger("special")
@@ -41,13 +42,14 @@ class Setup(NamedTuple):
 
 def prepare_device() -> torch.device:
     """The GPU when there is one, else the CPU, set to repeatable arithmetic, with a note in the log."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
+    device = find_device()
+    if device.type == "cuda":
+        return device
     log.info("no GPU found: training on the CPU (%d threads)", torch.get_num_threads())
     torch.use_deterministic_algorithms(True)  # an interrupted run resumes to the same bits
     # whatever is read was written before
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    return torch.device("cpu")
+    return device
 
 
 def create_model_and_optimizer(

@@ -14,6 +14,7 @@ import torch
 from special_steps.clip import registry
 from special_steps.clip.checkpoint import LOADING_ERRORS, load_weights
 from special_steps.core.errors import UserError, one_line
+from special_steps.core.tensors import find_device
 
 log = logging.getLogger("special")
 
@@ -69,7 +70,7 @@ def load_clip(model: str, weights: str | None) -> Clip:
         )
     preprocess, dense = config.get("preprocess_cfg", {}), config.get("dense_cfg", {})
     scale = dense.get("logit_scale", PUBLISHED_LOGIT_SCALE)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = find_device()
     if device.type == "cpu":
         log.info("no GPU found: CLIP runs on the CPU")
     return Clip(

@@ -493,8 +493,10 @@ def workflow(figures: Figures, what: str, folder: Path, config: Path | None) -> 
             )
     summary = folder / "results" / "summary.md"
     if summary.exists():
-        for line in summary.read_text().splitlines()[2:]:
-            figures.add(*[f"- {part}" for part in line.strip("| ").rsplit(" | ", 3)[:2]])
+        for line in summary.read_text().splitlines():
+            if line.startswith("| ") and line.count(" | ") == 6 and "---" not in line:
+                what, accuracy, *_ = line.strip("| ").rsplit(" | ", 3)
+                figures.add(f"- {what}", accuracy)
 
 
 def default(figures: Figures, out: Path) -> None:
@@ -576,6 +578,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu-check"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    from special_steps.core.tensors import find_device
+
+    find_device()  # with the arithmetic that the steps have
     parts[options.part](Figures(options.out), options.out.resolve())
 
 
