@@ -49,7 +49,9 @@ def _library() -> _Library:
         if found := re.fullmatch(r"v-LAI-(.+)-LMA-(.+)-CHL-(.+)-N-(.+)", row["NAME"]):
             leaves[number] = [float(text) for text in found.groups()]
     kind, name = (np.array([row[field] for row in rows]) for field in ("LEVEL_3", "NAME"))
-    return _Library(nm, spectra.astype(np.float64), kind, name, leaves)
+    # three of litter (reeds) have zeros, where the instrument failed
+    whole = (spectra > 0.001).all(1)
+    return _Library(nm, spectra[whole].astype(np.float64), kind[whole], name[whole], leaves[whole])
 
 
 def _of_kind(*kinds: str, number: int = MOST) -> np.ndarray:
@@ -85,12 +87,12 @@ def _mixed(parts: Iterable[tuple[float, np.ndarray]]) -> np.ndarray:
 
 # --- green plants
 #
-# Leaf traits. Mass per area: Poorter et al. (2009), New Phytologist 182, 565: herbs and grasses about 35 to 60 g/m2, leaves
-# of deciduous trees 50 to 110, of evergreens 100 to 250; the library's leaves begin at 50. Chlorophyll: ug/cm2; crops
-# with fertilizer 30 to 60, tree leaves in summer 25 to 60, wild grasses and lawns 15 to 40 (Croft and Chen 2018; LOPEX
-# and ANGERS data, Feret et al. 2008). Leaf structure N: 1 to 1.5 for monocotyledons, 1.5 to 2.5 for others (Jacquemoud
-# and Baret 1990). Leaf area: grassland 1.7 +- 1.2, crops 3.6 +- 2.1, deciduous forest 5.1 +- 1.6, evergreen needles 5.5 to
-# 6.7 (Asner et al. 2003, Global Ecology and Biogeography 12, 191). The ranges overlap: spectra do too.
+# Leaf traits. Mass per area: Poorter et al. (2009), New Phytologist 182, 565: herbs and grasses about 35 to 60 g/m2,
+# leaves of deciduous trees 50 to 110, of evergreens 100 to 250; the library's leaves begin at 50. Chlorophyll: ug/cm2;
+# crops with fertilizer 30 to 60, tree leaves in summer 25 to 60, wild grasses and lawns 15 to 40 (Croft and Chen 2018;
+# LOPEX and ANGERS data, Feret et al. 2008). Leaf structure N: 1 to 1.5 for monocotyledons, 1.5 to 2.5 for others
+# (Jacquemoud and Baret 1990). Leaf area: grassland 1.7 +- 1.2, crops 3.6 +- 2.1, deciduous forest 5.1 +- 1.6, evergreen
+# needles 5.5 to 6.7 (Asner et al. 2003, Global Ecology and Biogeography 12, 191). The ranges overlap: spectra do too.
 
 
 def _tree_leaves(number: int) -> np.ndarray:
@@ -106,7 +108,7 @@ def _crop_leaves(number: int) -> np.ndarray:
 
 
 def _tree_canopy() -> np.ndarray:
-    """Crowns that shade themselves: sunlit and shaded leaves mixed (Li and Strahler 1985); a part shows twigs and bark."""
+    """Crowns that shade themselves: sunlit and shaded leaves (Li and Strahler 1985); a part shows twigs and bark."""
     nm = _library().nm
     twigs = _of_kind("bark", number=3)
     leaves = np.concatenate(
@@ -189,7 +191,7 @@ def _bottoms() -> list[np.ndarray]:
 
 def _clear_water() -> np.ndarray:
     return _waters(
-        (0.5, 2, INFINITE), _bottoms(), (1, 4), (0.5, 3), (0.05, 0.4, 1.5), (0.002, 0.01, 0.03, 0.08)
+        (0.5, 2, INFINITE), _bottoms(), (1, 4), (0.5, 3), (0.05, 0.5, 3), (0.002, 0.01, 0.03, 0.08)
     )  # fmt: skip
 
 
@@ -215,7 +217,7 @@ def _snow() -> np.ndarray:
 def _ice() -> np.ndarray:
     """Ice with few bubbles, clean to dirty, under a surface that mirrors a little."""
     nm = _library().nm
-    grid = product((5, 10, 20, 50), (0, 1, 5, 15), (0.01, 0.04))
+    grid = product((10, 25, 60), (0.3, 1.5, 5, 15), (0.01, 0.04))
     return np.array([snow_reflectance(nm, grain=g, dust=d) + mirror for g, d, mirror in grid])
 
 
@@ -229,7 +231,7 @@ def _wet_soil() -> np.ndarray:
 def _mud() -> np.ndarray:
     """Soil under so much water that it stands or shines on it."""
     nm, dry = _library().nm, _of_kind("soil", "sand", "dirt", number=60)
-    films = product((0.6, 2.0), (0.0, 0.02))
+    films = product((0.6, 2.0), (0.004, 0.02))
     return np.concatenate([wetted(dry, nm, cover=1, film=f, glint=g) for f, g in films])
 
 
@@ -291,8 +293,8 @@ def band_responses(
             value at its centre, linearly between its neighbours.
 
     Returns:
-        (band, n) float64 weights, rows summing to 1; NaN for a band whose centre `known` does not cover: outside its ends, or
-        where two of it are more than GAP apart.
+        (band, n) float64 weights, rows summing to 1; NaN for a band whose centre `known` does not cover: outside its
+        ends, or where two of it are more than GAP apart.
     """
     fine = np.arange(known[0], known[-1] + 0.5, 1.0)
     between = np.array([np.interp(fine, known, unit) for unit in np.eye(len(known))]).T
@@ -330,8 +332,8 @@ def material_spectra(
         fwhm: (band,) nm, their widths, or None; see `band_responses`.
 
     Returns:
-        (spectrum, band) float32 reflectance from 0 to 1.5 for each name, at most MOST spectra; NaN in bands whose centre
-        the library does not cover, the same for all materials.
+        (spectrum, band) float32 reflectance from 0 to 1.5 for each name, at most MOST spectra; NaN in bands whose
+        centre the library does not cover, the same for all materials.
 
     Raises:
         UserError: for a name that is none of MATERIALS.

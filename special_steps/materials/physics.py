@@ -183,8 +183,8 @@ def wetted(
 def skylight(wavelengths: np.ndarray, *, turbidity: float, height: float = 50.0) -> np.ndarray:
     """Skylight's part of all light on open level ground under a clear sky, (band,) 0 to 1.
 
-    Bird and Riordan (1986), Journal of Climate and Applied Meteorology 25, 87: half of what the air scatters (Rayleigh),
-    and 82 % of what aerosol scatters (Angstrom's law with exponent 1.14, 94 % scattering), comes down.
+    Bird and Riordan (1986), Journal of Climate and Applied Meteorology 25, 87: half of what the air scatters
+    (Rayleigh), and 82 % of what aerosol scatters (Angstrom's law with exponent 1.14, 94 % scattering), comes down.
 
     Args:
         wavelengths: (band,) nm.

@@ -35,8 +35,8 @@ def spread(
 ) -> np.ndarray:
     """Choose spectra that are far from each other: farthest-point clustering (Gonzalez 1985).
 
-    The first is the one nearest to the mean, each further one the one farthest from those chosen so far. The choice does not
-    depend on the order of the spectra: they are sorted by their values first.
+    The first is the one nearest to the mean, each further one the one farthest from those chosen so far. The choice
+    does not depend on the order of the spectra: they are sorted by their values first.
 
     Args:
         spectra: (spectrum, band) reflectance, finite.
