@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from special_steps.core.errors import UserError
+from special_steps.io.spectra import read_spectra
 from special_steps.io.spectral_library import read_library
 from special_steps.materials.physics import (
     shaded,
@@ -20,6 +22,7 @@ from special_steps.materials.thinning import spread
 
 MOST = 300  # spectra a material
 GAP = 20.0  # nm; where the library's own bands lie farther apart, it does not know what is between
+EDGE = 5.0  # nm; by so much a user's spectra may fall short of the outermost bands
 INFINITE = float("inf")
 
 # Names of materials that are those of the library (LEVEL_3)
@@ -217,7 +220,7 @@ def _snow() -> np.ndarray:
 def _ice() -> np.ndarray:
     """Ice with few bubbles, clean to dirty, under a surface that mirrors a little."""
     nm = _library().nm
-    grid = product((10, 25, 60), (0.3, 1.5, 5, 15), (0.01, 0.04))
+    grid = product((10, 20, 40), (0.3, 1, 3), (0.01, 0.04))
     return np.array([snow_reflectance(nm, grain=g, dust=d) + mirror for g, d, mirror in grid])
 
 
@@ -281,40 +284,54 @@ def _spectra_of(material: str) -> np.ndarray:
 # --- bands of a scene
 
 
-def band_responses(
-    known: np.ndarray, wavelengths: np.ndarray, fwhm: np.ndarray | None
+def at_bands(
+    known: np.ndarray, spectra: np.ndarray, wavelengths: np.ndarray, fwhm: np.ndarray | None
 ) -> np.ndarray:
-    """What each band of a scene makes of a spectrum at the wavelengths `known`.
+    """What the bands of a scene make of spectra.
 
     Args:
-        known: (n,) nm, rising.
+        known: (n,) nm, rising: the spectra's own wavelengths.
+        spectra: (spectrum, n).
         wavelengths: (band,) nm, the centres of the scene's bands.
-        fwhm: (band,) nm, full widths at half maximum of Gaussian responses; where NaN, and for None, a band is the
-            value at its centre, linearly between its neighbours.
+        fwhm: (band,) nm, full widths at half maximum of Gaussian responses, or None. A band is the value at its
+            centre, linearly between its neighbours, where this is NaN or None, and where the spectra are sampled no
+            finer than half of it: such spectra are as blurred as the band, or more.
 
     Returns:
-        (band, n) float64 weights, rows summing to 1; NaN for a band whose centre `known` does not cover: outside its
-        ends, or where two of it are more than GAP apart.
+        (spectrum, band) float64; NaN in bands whose centre is not `covered`.
     """
-    fine = np.arange(known[0], known[-1] + 0.5, 1.0)
-    between = np.array([np.interp(fine, known, unit) for unit in np.eye(len(known))]).T
+    wavelengths = np.asarray(wavelengths, np.float64)
+    inside = covered(known, wavelengths)
+    made = np.full((len(spectra), len(wavelengths)), np.nan)
+    made[:, inside] = [np.interp(wavelengths[inside], known, values) for values in spectra]
+    right = np.clip(np.searchsorted(known, wavelengths), 1, len(known) - 1)
     widths = np.full(len(wavelengths), np.nan) if fwhm is None else np.asarray(fwhm, np.float64)
-    responses = np.full((len(wavelengths), len(known)), np.nan)
-    inside = covered(known, fine)
-    for band in np.flatnonzero(covered(known, wavelengths)):
-        centre, width = wavelengths[band], widths[band]
-        if width > 1:  # less is one value: the steps between are 1 nm
-            weights = np.where(inside, np.exp(-4 * np.log(2) * ((fine - centre) / width) ** 2), 0)
-            responses[band] = weights @ between / weights.sum()
-        else:
-            responses[band] = [np.interp(centre, known, unit) for unit in np.eye(len(known))]
-    return responses
+    broad = np.flatnonzero(inside & (widths > 2 * (known[right] - known[right - 1])))
+    if len(broad) == 0:
+        return made
+    fine = np.arange(wavelengths[broad].min() - 500, wavelengths[broad].max() + 500, 1.0)
+    fine = fine[covered(known, fine)]
+    off = (fine - wavelengths[broad, None]) / widths[broad, None]
+    weights = np.exp(-4 * np.log(2) * off**2)
+    weights /= weights.sum(1, keepdims=True)
+    made[:, broad] = np.array([np.interp(fine, known, values) for values in spectra]) @ weights.T
+    return made
 
 
 def covered(known: np.ndarray, wavelengths: np.ndarray) -> np.ndarray:
-    """Which wavelengths spectra at `known` (nm, rising) tell something of, (band,) bool: see `band_responses`."""
+    """Which wavelengths spectra that are sampled at `known` tell something of.
+
+    Args:
+        known: (n,) nm, rising.
+        wavelengths: (band,) nm.
+
+    Returns:
+        (band,) bool: not outside the ends of `known`, nor where two of it are more than GAP apart, or, of coarser
+        spectra, more than three times as far as usual.
+    """
+    gap = max(GAP, 3 * float(np.median(np.diff(known))))
     right = np.clip(np.searchsorted(known, wavelengths), 1, len(known) - 1)
-    near = known[right] - known[right - 1] <= GAP
+    near = known[right] - known[right - 1] <= gap
     near |= (wavelengths == known[right]) | (wavelengths == known[right - 1])
     return near & (wavelengths >= known[0]) & (wavelengths <= known[-1])
 
@@ -324,12 +341,13 @@ def material_spectra(
 ) -> dict[str, np.ndarray]:
     """Spectra of materials at a scene's bands, none of those that scenes are simulated from.
 
-    The library covers 400 to 2450 nm, without the ranges that water vapour takes (1350 to 1460, 1790 to 1960 nm).
+    The library is sampled every 10 nm from 400 to 2450 nm, but for what water vapour hides: 1350 to 1460 and 1790 to
+    1960 nm.
 
     Args:
         names: of MATERIALS.
         wavelengths: (band,) nm, centres of the scene's bands.
-        fwhm: (band,) nm, their widths, or None; see `band_responses`.
+        fwhm: (band,) nm, their widths, or None; see `at_bands`.
 
     Returns:
         (spectrum, band) float32 reflectance from 0 to 1.5 for each name, at most MOST spectra; NaN in bands whose
@@ -343,5 +361,40 @@ def material_spectra(
         raise UserError(
             f"no spectra of a material '{unknown[0]}'; there are: {', '.join(MATERIALS)}"
         )
-    responses = band_responses(_library().nm, np.asarray(wavelengths, np.float64), fwhm)
-    return {name: (_spectra_of(name) @ responses.T).astype(np.float32) for name in names}
+    nm = _library().nm
+    return {
+        name: at_bands(nm, _spectra_of(name), wavelengths, fwhm).astype(np.float32)
+        for name in names
+    }
+
+
+def own_spectra(path: Path, wavelengths: np.ndarray, fwhm: np.ndarray | None) -> np.ndarray:
+    """A user's spectra at a scene's bands, to stand beside those of `material_spectra`.
+
+    Args:
+        path: a file that `read_spectra` reads.
+        wavelengths: (band,) nm, centres of the scene's bands.
+        fwhm: (band,) nm, their widths, or None; see `at_bands`.
+
+    Returns:
+        (spectrum, band) float32 reflectance from 0 to 1.5; NaN in the bands where those of the library are.
+
+    Raises:
+        UserError: for a file that cannot be read, or does not cover all bands that the library covers.
+    """
+    known, spectra = read_spectra(path)
+    wavelengths = np.asarray(wavelengths, np.float64)
+    wanted = covered(_library().nm, wavelengths)
+    # files begin and end some nm beside the round number
+    near_end = np.clip(wavelengths, known[0], known[-1])
+    centres = np.where(abs(near_end - wavelengths) <= EDGE, near_end, wavelengths)
+    missing = wavelengths[wanted & ~covered(known, centres)]
+    if len(missing):
+        raise UserError(
+            f"{path}: its spectra ({known[0]:.0f} to {known[-1]:.0f} nm) lack {len(missing)} of the scene's bands,"
+            f" {missing.min():.0f} to {missing.max():.0f} nm; give spectra that have them, or leave these"
+            " bands out of the scene with bad_ranges"
+        )
+    made = at_bands(known, spectra, centres, fwhm)
+    made[:, ~wanted] = np.nan
+    return made.astype(np.float32)
