@@ -24,6 +24,11 @@ MOST = 300  # spectra a material
 GAP = 20.0  # nm; where the library's own bands lie farther apart, it does not know what is between
 EDGE = 5.0  # nm; by so much a user's spectra may fall short of the outermost bands
 INFINITE = float("inf")
+GLINT = (
+    0.002,
+    0.01,
+    0.03,
+)  # under more, a water has the shape of what it mirrors, and is any grey thing's
 
 # Names of materials that are those of the library (LEVEL_3)
 MEASURED = (
@@ -194,19 +199,19 @@ def _bottoms() -> list[np.ndarray]:
 
 def _clear_water() -> np.ndarray:
     return _waters(
-        (0.5, 2, INFINITE), _bottoms(), (1, 4), (0.5, 3), (0.05, 0.5, 3), (0.002, 0.01, 0.03, 0.08)
+        (0.5, 2, INFINITE), _bottoms(), (1, 4), (0.5, 3), (0.05, 0.5, 3), GLINT
     )  # fmt: skip
 
 
 def _turbid_water() -> np.ndarray:
     return _waters(
-        (0.3, INFINITE), _bottoms()[1:], (2, 12), (10, 25, 60, 150, 400, 1000), (0.3, 1.5), (0.002, 0.015, 0.05)
+        (0.3, INFINITE), _bottoms()[1:], (2, 12), (10, 25, 60, 150, 400, 1000), (0.3, 1.5), GLINT
     )  # fmt: skip
 
 
 def _algal_water() -> np.ndarray:
     return _waters(
-        (INFINITE,), _bottoms(), (20, 45, 100, 220), (1, 5, 20), (0.3, 1.5), (0.002, 0.01, 0.03, 0.08)
+        (INFINITE,), _bottoms(), (20, 45, 100, 220), (1, 5, 20), (0.3, 1.5), GLINT
     )  # fmt: skip
 
 
