@@ -9,7 +9,7 @@ from special_steps.simulated_scene.landscape import ASPHALT, GRASS, ROOF, SOIL, 
 
 
 def pick_spectra(rng: np.random.Generator, wavelengths: np.ndarray) -> dict[int, np.ndarray]:
-    """Draw spectra of typical colours for each class but water.
+    """Draw spectra of typical colours for each class but water, from the library's part for simulation.
 
     Args:
         rng: draws which ones.
@@ -18,16 +18,17 @@ def pick_spectra(rng: np.random.Generator, wavelengths: np.ndarray) -> dict[int,
     Returns:
         (spectrum, band) reflectance by class.
     """
-    library_nm, spectra, rows = read_library()
+    library_nm, spectra, rows = read_library("simulation")
     blue, red, infrared = (spectra[:, np.searchsorted(library_nm, w)] for w in (450, 650, 850))
     kind = np.array([r["LEVEL_3"] for r in rows])
     chlorophyll = np.array(
         [float(m[1]) if (m := re.search(r"CHL-([\d.]+)", r["NAME"])) else 0 for r in rows]
     )
-    dry = np.array([r["NAME"][:8] in ("goldgras", "deadgras") for r in rows])
+    dry = np.array([r["NAME"] == "deadgras" for r in rows])
 
     def draw(which: np.ndarray, number: int) -> np.ndarray:
-        chosen = rng.choice(np.flatnonzero(which), number, replace=False)
+        found = np.flatnonzero(which)
+        chosen = rng.choice(found, min(number, len(found)), replace=False)
         return np.array([np.interp(wavelengths, library_nm, spectra[i]) for i in chosen])
 
     canopy = kind == "canopy"
@@ -51,7 +52,7 @@ def pick_spectra(rng: np.random.Generator, wavelengths: np.ndarray) -> dict[int,
         GRASS: np.concatenate([green, 0.5 * draw(dry, 1) + 0.5 * green[:1]]),  # one half dry
         SOIL: draw(brown, 5),
         ASPHALT: draw(grey, 5),
-        ROOF: draw((kind == "tile") & (red > 0.17), 5),
+        ROOF: draw(kind == "tile", 4),
     }
 
 

@@ -247,7 +247,7 @@ NM = np.arange(400, 2451, 2.0)  # that they are kept at
 
 @cache
 def _library() -> tuple[np.ndarray, list[dict[str, str]], np.ndarray, np.ndarray]:
-    library_nm, spectra, rows = read_library()
+    library_nm, spectra, rows = read_library("simulation")
     chlorophyll = [
         r["NAME"].split("CHL-")[-1].split("-")[0] if "CHL-" in r["NAME"] else 0 for r in rows
     ]
@@ -294,18 +294,7 @@ def materials(scene: Scene, rng: np.random.Generator) -> dict[int, np.ndarray]:
         trees = np.concatenate([0.72 * trees[:4] + 0.15 * soil[:1] + 0.1 * litter[:1], trees[4:]])
     elif scene.trees == "autumn":
         trees = np.concatenate([trees[:3], 0.55 * trees[3:] + 0.5 * litter])
-    straw = np.isin(
-        names,
-        [
-            "goldgras",
-            "deadgras",
-            "brte_br",
-            "D.spicata",
-            "Grass_dry.8+.2green",
-            "Grass_dry.9+.1green",
-        ],
-    )
-    straw |= np.char.startswith(names, "SJER_Plot") & (red > 0.1)
+    straw = (names == "deadgras") | (np.char.startswith(names, "SJER_Plot") & (red > 0.1))
     straws = pick(straw, 5)
     meadow = pick(canopy & (chlorophyll > 12) & (chlorophyll < 34) & (leaves < 5), 5)
     field = pick(canopy & (chlorophyll > 18) & (chlorophyll < 60), 4)
@@ -314,14 +303,15 @@ def materials(scene: Scene, rng: np.random.Generator) -> dict[int, np.ndarray]:
     kinds_of_roof = {
         "tile": [("tile", 5), ("comp_shingle", 1)],
         "shingle": [("comp_shingle", 5), ("wood_shingle", 2)],
-        "grey": [("concrete_tile", 2), ("comp_shingle", 2), ("gravel", 2), ("metal", 1)],
+        "grey": [("comp_shingle", 4), ("gravel", 2), ("metal", 1)],
         "metal": [("metal", 4), ("gravel", 2), ("comp_shingle", 1)],
-        "mixed": [("tile", 3), ("comp_shingle", 2), ("concrete_tile", 1), ("metal", 1)],
+        "mixed": [("tile", 3), ("comp_shingle", 3), ("metal", 1)],
     }[scene.roofs]
     roof_gravel = (level == "gravel") & (np.array([r["LEVEL_2"] for r in rows]) == "built")
     roofs = [pick(roof_gravel if k == "gravel" else level == k, n) for k, n in kinds_of_roof]
-    beach = pick(level == "sand", 2) * rng.uniform(0.95, 1.35)
-    pale = pick(soils & (red > 0.34) & (red < 0.5) & (ratio < 2.3), 2)
+    # sand is measured on one beach, which is left to the evidence; pale soils, some of them sands, stand for it
+    pale = pick(soils & (red > 0.34) & (red < 0.5) & (ratio < 2.3), 4)
+    beach, pale = pale[:2] * rng.uniform(0.85, 1.2), pale[2:]
     water, bottom = _waters(scene.water, 0.6 * soil.mean(0)), 0.3 * soil[:1] + 0.7 * meadow[:1]
     return {
         WATER: water,
@@ -333,7 +323,7 @@ def materials(scene: Scene, rng: np.random.Generator) -> dict[int, np.ndarray]:
         SAND: np.concatenate([beach, pale, 0.75 * beach[:1]]),
         GRAVEL: np.concatenate([pick((level == "gravel") & (red > 0.12) & (red < 0.36), 4), 0.5 * soil[:1] + 0.12]),
         ASPHALT: roads,
-        CONCRETE: pick(np.isin(level, ["bridge", "sidewalk"]) & (ratio < 1.6) & (red > 0.16) & (red < 0.4), 5),
+        CONCRETE: pick((level == "sidewalk") & (ratio < 1.6) & (red > 0.16) & (red < 0.4), 5),
         ROOF: np.concatenate(roofs),
         BURNT: pick((level == "char") & (red < 0.12), 5),
     }  # fmt: skip

@@ -1,0 +1,1 @@
+"""What ground is made of: spectra of materials, and the words that mean them."""
