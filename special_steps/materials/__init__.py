@@ -1,0 +1,1 @@
+"""Materials that class names stand for, and their reflectance spectra."""
