@@ -16,6 +16,7 @@ FLOORS = [
     ["steps"],
     ["bundled_clip"],
     ["classifier", "clip", "simulated_scene"],
+    ["materials"],
     ["io", "kernels"],
     ["core"],
 ]
