@@ -1,1 +1,1 @@
-"""What ground is made of: spectra of materials, and the words that mean them."""
+"""What class names are made of: words to materials, and the materials' reflectance spectra, measured and modelled."""
