@@ -113,6 +113,17 @@ def scale_maps(scene, run):
     return [f"{folder}/scale-{scale}.zarr" for scale in RUNS[run]["scales"]]
 
 
+def evidence_files(scene, run):
+    """What the spectral library says of the scene, for runs that ask it."""
+    asked = RUNS[run]["evidence"] == "library"
+    files = [f"results/{scene}/evidence.zarr", f"results/{scene}/evidence.json"]
+    return files if asked else []
+
+
+def own_spectra(scene):
+    return {k: data_file(v) for k, v in SCENES[scene]["spectra"].items()}
+
+
 def seeds(run):
     """Folder of each training of a run."""
     trained = RUNS[run]["method"] in TRAININGS

@@ -72,9 +72,34 @@ rule clip_scale:
         " --scale {wildcards.scale} --out {output} {params.settings} &> {log}"
 
 
+rule evidence:
+    input:
+        cube="results/{scene}/cube.zarr",
+        spectra=lambda w: list(own_spectra(w.scene).values()),
+    output:
+        evidence=directory("results/{scene}/evidence.zarr"),
+        found="results/{scene}/evidence.json",
+    log:
+        "logs/{scene}/evidence.log",
+    benchmark:
+        "benchmarks/{scene}/evidence.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        settings=lambda w: flags(
+            {k: SCENES[w.scene][k] for k in ("classes", "materials")}
+            | {"spectra": own_spectra(w.scene)}
+        ),
+        code=digest_of("evidence"),
+    shell:
+        "python -m special_steps.evidence --cube {input.cube} --out {output.evidence}"
+        " --found {output.found} {params.settings} &> {log}"
+
+
 rule fuse:
     input:
         maps=lambda w: scale_maps(w.scene, w.run),
+        evidence=lambda w: evidence_files(w.scene, w.run),
         rgb="results/{scene}/rgb.zarr",
     output:
         directory("results/{scene}/{run}/pseudo.zarr"),
@@ -85,7 +110,9 @@ rule fuse:
     conda:
         "../envs/special.yaml"
     params:
-        maps=lambda w, input: flags({"maps": list(map(str, input.maps))}),
+        maps=lambda w, input: flags(
+            {key: list(map(str, input.get(key, []))) for key in ("maps", "evidence")}
+        ),
         settings=lambda w: flags({"class_names": class_names(w.scene)}),
         code=digest_of("fuse"),
     shell:

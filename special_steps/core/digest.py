@@ -2,7 +2,7 @@
 
 What counts is what Python runs, of the step's module and of all that it imports from this package: comments, blank
 lines, formatting and docstrings don't count, nor do the package's version and the command line around the step. With a
-module come the kernels that it loads, `<module>.cpp` beside it with the headers that it includes.
+module come its table, `<module>.csv`, and the kernels that it loads, `<module>.cpp` with the headers that it includes.
 """
 
 import ast
@@ -27,7 +27,7 @@ def digest_of(step: str) -> str:
     """
     digest = hashlib.sha256()
     for path in closure(step):
-        normal = _python(path) if path.suffix == ".py" else without_comments(path.read_text())
+        normal = _normal(path)
         digest.update(f"{path.relative_to(PACKAGE)}\n{normal}\n".encode())
     return digest.hexdigest()[:16]
 
@@ -46,9 +46,10 @@ def closure(step: str) -> list[Path]:
         new = _imports(todo.pop()) - found
         found |= new
         todo += new
+    tables = {table for path in found if (table := path.with_suffix(".csv")).is_file()}
     kernels = (path.with_suffix(".cpp") for path in found)
     compiled = {source for kernel in kernels if kernel.is_file() for source in sources(kernel)}
-    return [start, *sorted(found - {start} | compiled)]
+    return [start, *sorted(found - {start} | compiled | tables)]
 
 
 def sources(kernel: Path) -> list[Path]:
@@ -94,6 +95,17 @@ def _imports(path: Path) -> frozenset[Path]:
     # a.b.c runs a, a.b and, where it is a module, a.b.c
     prefixes = {p for n in names for p in accumulate(n.split("."), lambda a, b: f"{a}.{b}")}
     return frozenset(file for name in prefixes - {COMMAND_LINE} if (file := _file(name)))
+
+
+def _normal(path: Path) -> str:
+    """A file's text without what changes no result."""
+    match path.suffix:
+        case ".py":
+            return _python(path)
+        case ".csv":
+            return path.read_text()
+        case _:
+            return without_comments(path.read_text())
 
 
 def _python(path: Path) -> str:

@@ -65,6 +65,16 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     _check_sections(given, {name: run["method"] for name, run in config["runs"].items()})
     for name, run in config["runs"].items():
         _check_run(run, config, f"runs.{name}")
+        if run["evidence"] is None:
+            alone = run["method"] in ("published", "none") or run["input"] == "rgb"
+            run["evidence"] = "none" if alone or run["pseudo_labels"] else "library"
+        if run["clip"] == "none":
+            run["scales"] = []
+            if run["evidence"] == "none" and not run["pseudo_labels"]:
+                raise UserError(
+                    f"config: runs.{name}: without a CLIP and without evidence nothing labels the scene;"
+                    " set evidence: library"
+                )
         if run["scales"] is None:
             bundled = config["clips"][run["clip"]]["model"] == "bundled"
             run["scales"] = _bundled_scales() if bundled else [1, 2]
@@ -221,8 +231,8 @@ def _instead(key: str, method: str) -> str:
 
 
 def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
-    if run["clip"] not in config["clips"]:
-        known = ", ".join(config["clips"])
+    if run["clip"] not in (*config["clips"], "none"):
+        known = ", ".join([*config["clips"], "none"])
         raise UserError(f"config: {where}.clip: no '{run['clip']}' in clips; there are: {known}")
     training = run["training"]
     if training["warmup_epochs"] >= training["epochs"]:
