@@ -115,6 +115,38 @@ def class_evidence(views: Sequence[View], spectra: np.ndarray, known: np.ndarray
     return np.divide(found, found.sum(0), out=found)
 
 
+def class_library(
+    meant: Sequence[ClassMaterials],
+    own: Mapping[str, Path],
+    wavelengths: np.ndarray,
+    fwhm: np.ndarray | None,
+    good: np.ndarray,
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """The bands to compare in, and each class's spectra there.
+
+    Args:
+        meant: the classes' materials.
+        own: files of the user's spectra, by class.
+        wavelengths: (band,) nm.
+        fwhm: (band,) nm, or None.
+        good: (band,) bool.
+
+    Returns:
+        (band,) bool, and by class (spectrum, band) float32 in these bands, or None.
+    """
+    bands = usable_bands(wavelengths, good)
+    named = {material for one in meant for material in one.materials}
+    made = material_spectra(sorted(named), wavelengths, fwhm)
+    added = {name: own_spectra(file, wavelengths, fwhm) for name, file in own.items()}
+    for known in (*made.values(), *added.values()):
+        bands &= np.isfinite(known).all(0)
+    library: list[np.ndarray | None] = []
+    for name, materials, _ in meant:
+        parts = [made[m] for m in materials] + ([added[name]] if name in added else [])
+        library.append(np.concatenate(parts)[:, bands] if parts else None)
+    return bands, library
+
+
 def learn_views(
     pixels: np.ndarray, library: Sequence[np.ndarray | None]
 ) -> tuple[tuple[View, ...], np.ndarray]:
@@ -152,7 +184,13 @@ def evidence(
     array, nodata = array_of(store, "reflectance"), read_array(store, "nodata")
     meant = materials_of_classes(classes, materials, _embed, "materials")
     warnings = sentences(meant, "materials")
-    bands, library = _library(store, meant, spectra)
+    bands, library = class_library(
+        meant,
+        {name: Path(file) for name, file in spectra.items()},
+        read_array(store, "band"),
+        read_array(store, "fwhm") if "fwhm" in store else None,
+        read_array(store, "good_band"),
+    )
     reason = None
     if not any(spectra is not None for spectra in library):
         reason = "no class has materials"
@@ -198,25 +236,6 @@ def _embed(words: Sequence[str]) -> np.ndarray:
 
     clip = load_clip("bundled", None)
     return embed(clip, list(words), template_set(None, clip))
-
-
-def _library(
-    store: zarr.Group, meant: Sequence[ClassMaterials], spectra: Mapping[str, str]
-) -> tuple[np.ndarray, list[np.ndarray | None]]:
-    """The bands to compare in, and each class's spectra there."""
-    wavelengths = read_array(store, "band")
-    fwhm = read_array(store, "fwhm") if "fwhm" in store else None
-    bands = usable_bands(wavelengths, read_array(store, "good_band"))
-    named = {material for one in meant for material in one.materials}
-    made = material_spectra(sorted(named), wavelengths, fwhm)
-    own = {name: own_spectra(Path(file), wavelengths, fwhm) for name, file in spectra.items()}
-    for known in (*made.values(), *own.values()):
-        bands &= np.isfinite(known).all(0)
-    library: list[np.ndarray | None] = []
-    for name, materials, _ in meant:
-        parts = [made[m] for m in materials] + ([own[name]] if name in own else [])
-        library.append(np.concatenate(parts)[:, bands] if parts else None)
-    return bands, library
 
 
 def _sample(array: zarr.Array, nodata: np.ndarray, bands: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
     python tests/benchmarks/simulated_scenes.py --out FOLDER [--only NAME ...]
 
 writes, for every scene and variant of its labels, SCENE.VARIANT.npz with X (pixel, band) float32 in [0, 1], P (pixel,
-class) float32, truth (pixel,) uint8 (0 none, classes from 1), all of valid pixels; shape (y, x), valid (y, x) bool,
+class) float32 of CLIP, E (pixel, class) of the spectral library, truth (pixel,) uint8 (0 none, classes from 1), all of valid pixels; shape (y, x), valid (y, x) bool,
 class_names, half; and a picture SCENE.png: RGB, truth, CLIP. Scenes of the half 'choose' are for choices of the second
 stage, those of 'report' for nothing but the final figures. Two scenes of each kind of landscape take turns, one each,
 so that the halves hold the same kinds. They were made by looking at the pictures and CLIP's labels alone:
@@ -45,8 +45,10 @@ from special_steps.core.classes import phrases_of
 from special_steps.core.palette import class_colours, rgb_of
 from special_steps.core.spectral import joint_percentiles, stretch
 from special_steps.evaluate import scores
+from special_steps.evidence import FEWEST, class_evidence, class_library, learn_views
 from special_steps.fuse import fused
 from special_steps.io.spectral_library import read_library
+from special_steps.materials.words import materials_of_classes
 from special_steps.rgb import check_coverage, interpolate
 from special_steps.simulated_scene.spectra import water_reflectance
 
@@ -586,6 +588,21 @@ def clip_probabilities(scene: str | Scene, variant: str) -> np.ndarray:
     return fused(maps)
 
 
+def library_probabilities(scene: str | Scene, variant: str) -> np.ndarray:
+    """What the spectral library says, as by `evidence`: (pixel, class) float32 of the valid pixels."""
+    scene = find(scene)
+    made = simulate(scene.name)
+    names = class_names(scene, variant)
+    words = {n: scene.synonyms.get(n, []) if variant == "synonyms" else [] for n in names}
+    meant = materials_of_classes(words, {})
+    bands, library = class_library(meant, {}, made.wavelengths, None, made.good)
+    pixels = np.ascontiguousarray(made.cube[bands][:, ~made.nodata].T)
+    if bands.sum() < FEWEST:
+        return np.full((len(pixels), len(names)), 1 / len(names), np.float32)
+    views, known = learn_views(pixels[:: max(1, len(pixels) // 10_000)], library)
+    return class_evidence(views, pixels, known).T
+
+
 # --- command line
 
 
@@ -634,6 +651,7 @@ def main() -> None:
                 options.out / f"{scene.name}.{variant}.npz",
                 X=spectra,
                 P=np.ascontiguousarray(probabilities[:, valid].T),
+                E=library_probabilities(scene, variant),
                 truth=made.truth[valid],
                 shape=np.array(valid.shape),
                 valid=valid,
