@@ -2,7 +2,8 @@
 
 Gaussian discriminants in several spectral views learn from the surest pixels of each class and label the scene again.
 Two ways lead from there: the anchored one corrects much, and goes astray where the labels mislead; the agreement's
-corrects less, and seldom does. How far the anchored result leaves the labels decides between them.
+corrects less, and seldom does. Labels that the spectral library has a say in take the agreement's; for those of an
+image alone, how far the anchored result leaves the labels decides.
 """
 
 import json
@@ -61,7 +62,7 @@ class Cotrained(NamedTuple):
     ensembles: tuple[Ensemble, ...]  # their mean is the result
     probabilities: np.ndarray  # (class, pixel) float32
     way: str  # anchored, agreement, or none where there is nothing to learn
-    anchored_agreement: float  # share of the pixels whose label the anchored way kept
+    kept: float  # share of the pixels whose label stays, by the anchored way where there is one
 
 
 def anchored(
@@ -104,12 +105,18 @@ def _refitted(
     return ensemble, found
 
 
-def cotrained(spectra: np.ndarray, probabilities: np.ndarray) -> Cotrained:
+def cotrained(
+    spectra: np.ndarray, probabilities: np.ndarray, *, informed: bool = False
+) -> Cotrained:
     """Correct noisy class probabilities by the spectra.
+
+    Labels of an image alone err by whole regions and colours: the anchored way corrects most of that. Labels that the
+    spectral library has a say in are right more evenly; learning from the pixels in agreement is all that they need.
 
     Args:
         spectra: (pixel, band) float32 in [0, 1], pixels with data.
         probabilities: (class, pixel) float32 of the pseudo-labels, columns sum to 1.
+        informed: whether the spectral library had a say in them.
     """
     views = fit_views(spectra)
     joint = project(views, spectra)
@@ -121,6 +128,9 @@ def cotrained(spectra: np.ndarray, probabilities: np.ndarray) -> Cotrained:
     from_labels, found = _refitted(
         joint, views, apply_ensemble(fit_ensemble(first, views, LINEAR), joint), pseudo, FROM_LABELS
     )
+    if informed:
+        kept = float((found.argmax(0) == pseudo).mean())
+        return Cotrained(views, (from_labels,), found, "agreement", kept)
     anchored_ensemble, by_anchor = anchored(joint, views, positive)
     from_anchored, found_too = _refitted(joint, views, by_anchor, pseudo, FROM_ANCHORED)
     agreement = (found + found_too) / 2
@@ -170,10 +180,10 @@ def diagnose(learned: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dic
             "the pseudo-labels have no margin anywhere: nothing can be learned from them, and the map is theirs;"
             " use other words, another scale, or labels of your own"
         )
-    elif learned.anchored_agreement < 0.5:
+    elif learned.kept < 0.5:
         warnings.append(
             "the pseudo-labels carry little information about the spectra: co-training would change"
-            f" {1 - learned.anchored_agreement:.0%} of them; don't trust this map without a look, and try other words,"
+            f" {1 - learned.kept:.0%} of them; don't trust this map without a look, and try other words,"
             " another scale, or labels of your own"
         )
     for k, name in enumerate(names):
@@ -206,7 +216,9 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
     nodata, names = read_array(prepared, "nodata"), class_names(labelled)
     if nodata.all():
         raise UserError(f"{features}: no pixel has data; look at the scene and its no-data value")
-    learned = cotrained(*_sample(bands, labels, nodata))
+    provenance: Any = labelled.attrs["provenance"]
+    informed = provenance["settings"].get("informed", False)
+    learned = cotrained(*_sample(bands, labels, nodata), informed=informed)
     log.info("learned from %d pixels: %s", learned.probabilities.shape[1], learned.way)
     pairs = np.zeros((len(names), len(names)), np.int64)
 

@@ -71,13 +71,14 @@ def fuse(
     """
     scene = open_store(rgb, nodata=("y", "x"))
     nodata = read_array(scene, "nodata")
-    pseudo = None
+    pseudo, informed = None, False
     if maps:
         pseudo = fused([read_probabilities(path, class_names, nodata) for path in maps])
     if evidence:
         library, found = evidence
         said = json.loads(found.read_text())
-        if said["used"]:
+        informed = said["used"]
+        if informed:
             known = read_probabilities(library, class_names, nodata)
             pseudo = fused([known]) if pseudo is None else joined(pseudo, known)
         elif pseudo is None:
@@ -92,7 +93,7 @@ def fuse(
         pseudo,
         nodata,
         step="fuse",
-        settings={"class_names": class_names},
+        settings={"class_names": class_names, "informed": informed},
         inputs=[*maps, *evidence, rgb],
         class_names=class_names,
         grid=grid_of(scene),

@@ -13,13 +13,21 @@ from pathlib import Path
 import numpy as np
 from noisy_labels import LOSS, methods
 
+from special_steps.cotrain import cotrained
+from special_steps.fuse import joined
+
 
 def accuracies(file: Path) -> dict[str, float]:
-    """Overall accuracy by method; `labels` are CLIP's."""
+    """Overall accuracy by method: on CLIP's `labels`, on the spectral library's, and on both joined."""
     with np.load(file) as data:
         spectra, probabilities, truth = data["X"], data["P"].astype(np.float32), data["truth"]
+        evidence = data["E"]
     known = truth > 0
     found = {name: classify(spectra, probabilities) for name, classify in methods().items()}
+    both = joined(probabilities.T, evidence.T)
+    for name, labels in (("library", np.ascontiguousarray(evidence.T)), ("both", both)):
+        found[name] = labels.T
+        found[f"{name}, cotrain"] = cotrained(spectra, labels, informed=True).probabilities.T
     return {n: float((p.argmax(1) + 1 == truth)[known].mean()) for n, p in found.items()}
 
 

@@ -2,12 +2,12 @@
 
     python tests/benchmarks/simulated_scenes.py --out FOLDER [--only NAME ...]
 
-writes, for every scene and variant of its labels, SCENE.VARIANT.npz with X (pixel, band) float32 in [0, 1], P (pixel,
-class) float32 of CLIP, E (pixel, class) of the spectral library, truth (pixel,) uint8 (0 none, classes from 1), all of valid pixels; shape (y, x), valid (y, x) bool,
-class_names, half; and a picture SCENE.png: RGB, truth, CLIP. Scenes of the half 'choose' are for choices of the second
-stage, those of 'report' for nothing but the final figures. Two scenes of each kind of landscape take turns, one each,
-so that the halves hold the same kinds. They were made by looking at the pictures and CLIP's labels alone:
-no figure of a second stage was known.
+writes, for every scene and variant of its labels, SCENE.VARIANT.npz with X (pixel, band) float32 in [0, 1], P and E
+(pixel, class) float32 (CLIP's probabilities, and the spectral library's), truth (pixel,) uint8 (0 none, classes from
+1), all of valid pixels; shape (y, x), valid (y, x) bool, class_names, half; and a picture SCENE.png: RGB, truth, CLIP.
+Scenes of the half 'choose' are for choices of the second stage, those of 'report' for nothing but the final figures.
+Two scenes of each kind of landscape take turns, one each, so that the halves hold the same kinds. They were made by
+looking at the pictures and CLIP's labels alone: no figure of a second stage was known.
 """
 
 import argparse
