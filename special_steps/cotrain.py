@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import zarr
 
+from special_steps.classifier.anchored import FIRST, anchored, normalised
 from special_steps.classifier.gaussian import (
     LINEAR,
     QUADRATIC,
@@ -45,9 +46,6 @@ log = logging.getLogger("special")
 
 SAMPLE = 100_000  # pixels that are learned from at most, drawn with a fixed seed: more move nothing, they cost time
 # Chosen on CLIP's labels of simulated scenes, the half to choose on (tests/benchmarks/simulated_scenes.py):
-FIRST, SUREST, ROUNDS = 0.3, 0.6, 10  # shares of each class's pixels at first and in each round
-BALANCE = 0.5  # a class that CLIP prefers counts less: probabilities / (their mean) ** BALANCE
-ANCHOR = 0.75  # exponent of the balanced pseudo-labels, beside the ensemble's probabilities
 ASTRAY = (
     0.03  # of agreement with the pseudo-labels: what the anchored way may lose against the other
 )
@@ -63,30 +61,6 @@ class Cotrained(NamedTuple):
     probabilities: np.ndarray  # (class, pixel) float32
     way: str  # anchored, agreement, or none where there is nothing to learn
     kept: float  # share of the pixels whose label stays, by the anchored way where there is one
-
-
-def anchored(
-    joint: np.ndarray, views: Views, probabilities: np.ndarray
-) -> tuple[Ensemble, np.ndarray]:
-    """Co-training that the pseudo-labels hold near themselves: learn from the surest pixels, label again.
-
-    Args:
-        joint: (pixel, component) float32, from project.
-        views: whose components they are.
-        probabilities: (class, pixel) float32 of the pseudo-labels, positive.
-
-    Returns:
-        The last ensemble, and what it finds, (class, pixel) float32.
-    """
-    balanced = _normalised(probabilities / probabilities.mean(1, keepdims=True) ** BALANCE)
-    anchor = balanced**ANCHOR
-    labels, found = surest(balanced, FIRST), balanced
-    for _ in range(ROUNDS):
-        moments = class_moments(joint, labels, len(balanced))
-        ensemble = fit_ensemble(moments, views, LINEAR)
-        found = apply_ensemble(ensemble, joint)
-        labels = surest(_normalised((found + np.float32(1e-4)) * anchor), SUREST)
-    return ensemble, found
 
 
 def _refitted(
@@ -123,7 +97,7 @@ def cotrained(
     pseudo = probabilities.argmax(0)
     if len(probabilities) == 1 or margins(probabilities).max() < 1e-6:
         return Cotrained(views, (), probabilities, "none", 1.0)
-    positive = _normalised(probabilities + np.float32(1e-6))
+    positive = normalised(probabilities + np.float32(1e-6))
     first = class_moments(joint, surest(positive, FIRST), len(positive))
     from_labels, found = _refitted(
         joint, views, apply_ensemble(fit_ensemble(first, views, LINEAR), joint), pseudo, FROM_LABELS
@@ -145,10 +119,6 @@ def predict(learned: Cotrained, spectra: np.ndarray) -> np.ndarray:
     joint = project(learned.views, spectra)
     found = [apply_ensemble(ensemble, joint) for ensemble in learned.ensembles]
     return sum(found[1:], found[0]) / len(found)
-
-
-def _normalised(values: np.ndarray) -> np.ndarray:
-    return values / values.sum(0)
 
 
 def diagnose(learned: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
