@@ -27,9 +27,14 @@ shell.prefix(
 from special_steps.core.digest import digest_of
 from special_steps.core.errors import UserError
 from special_steps.core.settings import load
+from special_steps.materials.words import check_overrides
 
 try:
     settings = load(config)
+    for name, scene in settings["scenes"].items():
+        check_overrides(
+            scene["materials"], scene["classes"], f"config: scenes.{name}.materials"
+        )
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -88,12 +93,16 @@ def model_files(clip):
     return [p for p in paths if p and os.path.isfile(p)]
 
 
-def bundled_weights(clip):
-    """What the bundled model is, for a CLIP that uses it: wherever the project lies, another one means a rerun."""
+def bundled_model():
+    """What the bundled model is: wherever the project lies, another one means a rerun."""
     folder = ROOT / "special_steps" / "bundled_clip"
-    if CLIPS[clip]["model"] == "bundled":
-        described = json.loads((folder / "model_config.json").read_text())
-        return [(folder / "weights.sha256").read_text().split()[0], described]
+    described = json.loads((folder / "model_config.json").read_text())
+    return [(folder / "weights.sha256").read_text().split()[0], described]
+
+
+def bundled_weights(clip):
+    """The same, for a CLIP that uses it."""
+    return bundled_model() if CLIPS[clip]["model"] == "bundled" else None
 
 
 def model_settings(clip):
@@ -105,7 +114,7 @@ def dense_settings(clip):
 
 
 def scale_maps(scene, run):
-    """What fuse averages: the user's own map, or a store for each scale of the run."""
+    """What fuse averages: the user's own map, or a store for each scale of the run; none without a CLIP."""
     own = RUNS[run]["pseudo_labels"]
     if own:
         return [data_file(own.replace("{scene}", scene))]
@@ -118,6 +127,25 @@ def evidence_files(scene, run):
     asked = RUNS[run]["evidence"] == "library"
     files = [f"results/{scene}/evidence.zarr", f"results/{scene}/evidence.json"]
     return files if asked else []
+
+
+def witnesses():
+    """What is known of words and spectra without ground truth: scene, run (None: all), file."""
+    both = [
+        (s, r, f"results/{s}/{r}/witnesses.json")
+        for s in SCENES
+        for r in RUNS
+        if evidence_files(s, r) and scale_maps(s, r)
+    ]
+    asking = [s for s in SCENES if any(evidence_files(s, r) for r in RUNS)]
+    return [(s, None, f"results/{s}/evidence.json") for s in asking] + both
+
+
+def clip_checked(scene, run):
+    """Spectra that CLIP's labels are compared with, where they are joined with the library's."""
+    asked = evidence_files(scene, run) and RUNS[run]["clip"] != "none"
+    own = RUNS[run]["pseudo_labels"]
+    return [f"results/{scene}/features-hsi.zarr"] if asked and not own else []
 
 
 def own_spectra(scene):
@@ -202,8 +230,18 @@ def all_results():
     curves = [
         f"results/{s}/{r}/{seed}epochs.png" for s, r in pairs for seed in seeds(r)
     ]
-    table = ["results/summary.csv"] if all_metrics() or diagnosed() else []
-    return [file for s, r in pairs for file in maps(s, r)] + curves + table
+    known = all_metrics() or diagnosed() or witnesses()
+    table = ["results/summary.csv"] if known else []
+    exports = [file for s, r in pairs for file in maps(s, r)]
+    return exports + curves + evidence_pictures(RUNS) + table
+
+
+def evidence_pictures(runs):
+    return [
+        f"results/{s}/evidence.png"
+        for s in SCENES
+        if any(evidence_files(s, r) for r in runs)
+    ]
 
 
 def quick_results(wildcards):
@@ -214,6 +252,7 @@ def quick_results(wildcards):
             " add one, or run the whole workflow: snakemake --cores all"
         )
     files = [file for s, r in diagnosed() for file in maps(s, r, quick=True)]
+    files += evidence_pictures({run for _, run in diagnosed()})
     for scene, run in diagnosed():
         if SCENES[scene]["ground_truth"]:
             files.append(f"results/{scene}/{run}/cotrain.metrics.json")

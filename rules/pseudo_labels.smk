@@ -79,6 +79,7 @@ rule evidence:
     output:
         evidence=directory("results/{scene}/evidence.zarr"),
         found="results/{scene}/evidence.json",
+        table="results/{scene}/evidence.csv",
     log:
         "logs/{scene}/evidence.log",
     benchmark:
@@ -90,19 +91,22 @@ rule evidence:
             {k: SCENES[w.scene][k] for k in ("classes", "materials")}
             | {"spectra": own_spectra(w.scene)}
         ),
+        weights=bundled_model(),  # words that the table does not have are read by it
         code=digest_of("evidence"),
     shell:
         "python -m special_steps.evidence --cube {input.cube} --out {output.evidence}"
-        " --found {output.found} {params.settings} &> {log}"
+        " --found {output.found} --table {output.table} {params.settings} &> {log}"
 
 
 rule fuse:
     input:
         maps=lambda w: scale_maps(w.scene, w.run),
         evidence=lambda w: evidence_files(w.scene, w.run),
+        features=lambda w: clip_checked(w.scene, w.run),
         rgb="results/{scene}/rgb.zarr",
     output:
-        directory("results/{scene}/{run}/pseudo.zarr"),
+        pseudo=directory("results/{scene}/{run}/pseudo.zarr"),
+        witnesses="results/{scene}/{run}/witnesses.json",
     log:
         "logs/{scene}/{run}/fuse.log",
     benchmark:
@@ -112,9 +116,10 @@ rule fuse:
     params:
         maps=lambda w, input: flags(
             {key: list(map(str, input.get(key, []))) for key in ("maps", "evidence")}
+            | {"features": next(iter(input.get("features", [])), None)}
         ),
         settings=lambda w: flags({"class_names": class_names(w.scene)}),
         code=digest_of("fuse"),
     shell:
-        "python -m special_steps.fuse {params.maps} --rgb {input.rgb} --out {output}"
-        " {params.settings} &> {log}"
+        "python -m special_steps.fuse {params.maps} --rgb {input.rgb} --out {output.pseudo}"
+        " --witnesses {output.witnesses} {params.settings} &> {log}"

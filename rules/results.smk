@@ -80,9 +80,34 @@ rule curves:
         "python -m special_steps.curves {params.tables} --picture {output} &> {log}"
 
 
+rule signatures:
+    input:
+        table="results/{scene}/evidence.csv",
+        found="results/{scene}/evidence.json",
+    output:
+        report(
+            "results/{scene}/evidence.png",
+            caption="../workflow/report/evidence.rst",
+            category="Spectral evidence",
+            labels={"scene": "{scene}"},
+        ),
+    log:
+        "logs/{scene}/signatures.log",
+    benchmark:
+        "benchmarks/{scene}/signatures.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        code=digest_of("signatures"),
+    shell:
+        "python -m special_steps.signatures --table {input.table} --found {input.found}"
+        " --picture {output} &> {log}"
+
+
 rule summary:
     input:
         metrics=all_metrics(),
+        witnesses=[path for _, _, path in witnesses()],
         diagnoses=[f"results/{s}/{r}/cotrain.json" for s, r in diagnosed()],
     output:
         csv="results/summary.csv",
@@ -103,6 +128,10 @@ rule summary:
         files=lambda w, input: flags(
             {
                 "metrics": list(map(str, input.metrics)),
+                "witnesses": [
+                    {"scene": scene, "run": run, "path": str(path)}
+                    for (scene, run, _), path in zip(witnesses(), input.witnesses)
+                ],
                 "diagnoses": [
                     {"scene": scene, "run": run, "path": str(path)}
                     for (scene, run), path in zip(diagnosed(), input.diagnoses)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
 
 from special_steps.classifier.anchored import FIRST, anchored, normalised
 from special_steps.classifier.gaussian import (
@@ -39,6 +38,7 @@ from special_steps.core.store import (
     grid_of,
     open_store,
     read_array,
+    read_pixels,
     tile_rows,
 )
 
@@ -188,7 +188,9 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
         raise UserError(f"{features}: no pixel has data; look at the scene and its no-data value")
     provenance: Any = labelled.attrs["provenance"]
     informed = provenance["settings"].get("informed", False)
-    learned = cotrained(*_sample(bands, labels, nodata), informed=informed)
+    spectra, sample = read_pixels([bands, labels], nodata, SAMPLE)
+    learned = cotrained(np.ascontiguousarray(spectra.T), sample, informed=informed)
+    del spectra, sample
     log.info("learned from %d pixels: %s", learned.probabilities.shape[1], learned.way)
     pairs = np.zeros((len(names), len(names)), np.int64)
 
@@ -222,28 +224,6 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
     log.info("%.1f %% of the pixels keep their pseudo-label", 100 * told["agreement"])
     with atomic_write(diagnosis) as file:
         file.write_text(json.dumps(told, indent=1) + "\n")
-
-
-def _sample(
-    bands: zarr.Array, labels: zarr.Array, nodata: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Spectra (pixel, band) and pseudo-label probabilities (class, pixel) of the pixels to learn from."""
-    chosen = ~nodata
-    if chosen.sum() > SAMPLE:
-        drawn = np.random.default_rng(0).choice(np.flatnonzero(chosen), SAMPLE, replace=False)
-        chosen = np.zeros(nodata.size, bool)
-        chosen[drawn] = True
-        chosen = chosen.reshape(nodata.shape)
-    spectra = np.empty((int(chosen.sum()), bands.shape[0]), np.float32)
-    found = np.empty((labels.shape[0], len(spectra)), np.float32)
-    start = 0
-    for rows in tile_rows(len(nodata)):
-        part = chosen[rows]
-        pixels = slice(start, start + int(part.sum()))
-        spectra[pixels] = np.asarray(bands[:, rows])[:, part].T
-        found[:, pixels] = np.asarray(labels[:, rows])[:, part]
-        start = pixels.stop
-    return spectra, found
 
 
 if __name__ == "__main__":

@@ -1,20 +1,40 @@
 """Pseudo-labels: CLIP's scales, and what the spectral library says, become class probabilities with margins."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from special_steps.classifier.anchored import information
+from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.prediction import write_prediction
 from special_steps.core.store import (
+    array_of,
     grid_of,
     open_store,
     read_array,
+    read_pixels,
+    tile_rows,
 )
 from special_steps.io.pseudo_labels import read_probabilities
+
+log = logging.getLogger("special")
+
+SAMPLE = 20_000  # pixels
+# Of information(): less, and labels are not of this scene. Chosen with the exponents of `joined` on the half to choose
+# on of the simulated scenes: there .05 to .07 where CLIP is useless, .23 and more elsewhere.
+LEAST = 0.15
+UNHEARD = (
+    "CLIP's labels carry little information about the spectra (kappa {:.2f}): this map is the spectral library's alone;"
+    " to give CLIP a say, use other words or scales"
+)
+MATTERS = 0.2  # share of a class that goes to another one: worth a sentence
+SMALL = 0.01  # of the scene: what contradicts less of it is left out
 
 
 def fused(maps: Sequence[np.ndarray]) -> np.ndarray:
@@ -49,12 +69,48 @@ def joined(clip: np.ndarray, evidence: np.ndarray) -> np.ndarray:
     return np.divide(product, product.sum(0), out=product)
 
 
+def compared(
+    pairs: np.ndarray, names: Sequence[str], known: Sequence[bool], first: str
+) -> dict[str, Any]:
+    """What the two witnesses say of each other, without ground truth.
+
+    Args:
+        pairs: (class, class) pixels by the first witness's label and the library's.
+        names: the classes.
+        known: which classes have spectra; the library never calls a pixel another one, and is not asked of those.
+        first: what the first witness is called.
+
+    Returns:
+        between (whom), agreement (share of the pixels that both could give the same label; None where there is no such
+        pixel), classes (class, pixels by the library's label), warnings (sentences).
+    """
+    asked = pairs[np.asarray(known)].sum()
+    agreement = float(np.diag(pairs)[np.asarray(known)].sum() / asked) if asked else None
+    warnings = []
+    for k, name in enumerate(names):
+        others = np.where(np.arange(len(names)) == k, 0, pairs[k])
+        most, whole = int(others.argmax()), pairs[k].sum()
+        if known[k] and whole >= SMALL * pairs.sum() and others[most] > MATTERS * whole:
+            warnings.append(
+                f"{others[most] / whole:.0%} of what {first} calls '{name}' is '{names[most]}' by the spectral library:"
+                " look at both, or use other words or materials"
+            )
+    classes = [
+        {"class": name, "library": dict(zip(names, map(int, row), strict=True))}
+        for name, row in zip(names, pairs, strict=True)
+    ]
+    between = f"{first} and the spectral library"
+    return {"between": between, "agreement": agreement, "classes": classes, "warnings": warnings}
+
+
 def fuse(
     *,
     maps: list[Path],
     evidence: list[Path],
+    features: Path | None,
     rgb: Path,
     out: Path,
+    witnesses: Path,
     class_names: list[str],
 ) -> None:
     """Fuse maps of class probabilities into pseudo-labels.
@@ -62,8 +118,12 @@ def fuse(
     Args:
         maps: the scales' stores, or one file of your own; none: the spectral library alone.
         evidence: the spectral library's store, and what it found (JSON); or nothing.
+        features: store made by features, to tell whether CLIP's labels say anything about the spectra; null for maps
+            of your own, which count in any case.
         rgb: the scene's RGB store: its size, no-data mask and georeference.
         out: store to write.
+        witnesses: JSON file to write: where the maps and the spectral library contradict each other; an agreement of
+            null where there is only one of them.
         class_names: the scene's classes, in order.
 
     Raises:
@@ -72,6 +132,7 @@ def fuse(
     scene = open_store(rgb, nodata=("y", "x"))
     nodata = read_array(scene, "nodata")
     pseudo, informed = None, False
+    told: dict[str, Any] = {"between": None, "agreement": None, "classes": [], "warnings": []}
     if maps:
         pseudo = fused([read_probabilities(path, class_names, nodata) for path in maps])
     if evidence:
@@ -80,7 +141,14 @@ def fuse(
         informed = said["used"]
         if informed:
             known = read_probabilities(library, class_names, nodata)
-            pseudo = fused([known]) if pseudo is None else joined(pseudo, known)
+            if pseudo is None:
+                pseudo = fused([known])
+            else:
+                told = _compared(pseudo, known, nodata, said["classes"], maps)
+                counts = information(*_pixels(features, pseudo, nodata)) if features else 1.0
+                if counts < LEAST:
+                    told["warnings"].insert(0, UNHEARD.format(counts))
+                pseudo = fused([known]) if counts < LEAST else joined(pseudo, known)
         elif pseudo is None:
             raise UserError(
                 f"there is nothing to label this scene with: {said['warnings'][-1]}; take a CLIP with clip,"
@@ -98,6 +166,35 @@ def fuse(
         class_names=class_names,
         grid=grid_of(scene),
     )
+    for warning in told["warnings"]:
+        log.warning(warning)
+    with atomic_write(witnesses) as file:
+        file.write_text(json.dumps(told, indent=1) + "\n")
+
+
+def _pixels(features: Path, clip: np.ndarray, nodata: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Spectra (pixel, band) and probabilities (class, pixel) of a sample."""
+    bands = array_of(open_store(features, features=("band", "y", "x")), "features")
+    spectra, sample = read_pixels([bands, clip], nodata, SAMPLE)
+    return np.ascontiguousarray(spectra.T), sample
+
+
+def _compared(
+    clip: np.ndarray,
+    library: np.ndarray,
+    nodata: np.ndarray,
+    classes: Sequence[dict[str, Any]],
+    maps: Sequence[Path],
+) -> dict[str, Any]:
+    """Count the pairs of labels of both witnesses' probabilities (class, y, x)."""
+    pairs = np.zeros((len(clip), len(clip)), np.int64)
+    for rows in tile_rows(len(nodata)):
+        valid = ~nodata[rows]
+        both = (each[:, rows].argmax(0)[valid] for each in (clip, library))
+        np.add.at(pairs, tuple(both), 1)
+    first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
+    names, known = [c["class"] for c in classes], [c["spectra"] > 0 for c in classes]
+    return compared(pairs, names, known, first)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One table over scenes, runs and seeds: mean and spread of accuracies; and what co-training knows without truth."""
+"""One table over scenes, runs and seeds: mean and spread of accuracies; and what is known without truth."""
 
 import json
 from html import escape
@@ -11,7 +11,7 @@ from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 
 STAGES = {  # in the order of the methods
-    "pseudo": "the fused CLIP labels",
+    "pseudo": "the labels of CLIP and the spectral library, fused",
     "cotrain": "co-training of labels and spectra",
     "network": "the networks that learn where both agree",
     "consensus": "the mean of co-training and networks",
@@ -54,18 +54,20 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def told(diagnoses: list[dict[str, Any]]) -> list[str]:
-    """What is known of each run without ground truth, a sentence each: agreement, then its warnings.
+def told(known: list[dict[str, Any]]) -> list[str]:
+    """What is known without ground truth, a sentence each: agreements, each followed by its warnings.
 
     Args:
-        diagnoses: of each run: scene, run, agreement (a share) and warnings.
+        known: of each scene or run: scene, run (None: of all runs), warnings; and where two were compared, agreement
+            (a share) and between (which two).
     """
     lines = []
-    for found in diagnoses:
-        where = f"{found['scene']}, {found['run']}"
-        lines.append(
-            f"{where}: pseudo-labels and co-training agree on {found['agreement']:.1%} of the pixels."
-        )
+    for found in known:
+        where = f"{found['scene']}, {found['run']}" if found["run"] else found["scene"]
+        if found.get("agreement") is not None:
+            lines.append(
+                f"{where}: {found['between']} agree on {found['agreement']:.1%} of the pixels."
+            )
         lines += [f"{where}: warning: {' '.join(text.split())}" for text in found["warnings"]]
     return lines
 
@@ -73,44 +75,57 @@ def told(diagnoses: list[dict[str, Any]]) -> list[str]:
 def summary(
     *,
     metrics: list[Path],
+    witnesses: list[dict[str, Any]],
     diagnoses: list[dict[str, str]],
     csv: Path,
     markdown: Path,
     html: Path,
 ) -> None:
-    """Gather the metrics of all maps, and the diagnoses of all co-trainings.
+    """Gather the metrics of all maps, and what evidence, fuse and cotrain know without ground truth.
 
     Args:
         metrics: JSON files made by evaluate; none where no scene has ground truth.
+        witnesses: of each scene's evidence (its run is None) and each fusion of it: scene, run, and the path of the
+            JSON file made by evidence or fuse.
         diagnoses: of each co-training: scene, run, and the path of the JSON file made by cotrain.
         csv: table to write, numbers in full.
         markdown: the same for a README.
         html: the same for the report, with the scores of every class.
     """
     found = [json.loads(path.read_text()) for path in metrics]
-    known = [each | json.loads(Path(each["path"]).read_text()) for each in diagnoses]
+    asked, trained = (
+        [each | json.loads(Path(each["path"]).read_text()) for each in group]
+        for group in (witnesses, diagnoses)
+    )
+    trained = [{"between": "pseudo-labels and co-training"} | each for each in trained]
+    lines = told(asked + trained)
     table = summarise(pd.DataFrame(found, columns=["scene", "run", "stage", "seed", *SCORES]))
     shown = readable(table)
     with atomic_write(csv) as file:
         table.to_csv(file, index=False)
     with atomic_write(markdown) as file:
-        file.write_text(_markdown(shown, known))
+        file.write_text(_markdown(shown, lines))
     with atomic_write(html) as file:
-        file.write_text(_page(shown, found, known))
+        file.write_text(_page(shown, found, lines, trained))
 
 
-def _markdown(shown: pd.DataFrame, known: list[dict[str, Any]]) -> str:
+def _markdown(shown: pd.DataFrame, lines: list[str]) -> str:
     text = ""
     if len(shown):
         rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.values.tolist()]
         text = "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
-    if known:
+    if lines:
         text += "\n" if text else ""
-        text += "## Without ground truth\n\n" + "".join(f"- {line}\n" for line in told(known))
+        text += "## Without ground truth\n\n" + "".join(f"- {line}\n" for line in lines)
     return text
 
 
-def _page(shown: pd.DataFrame, found: list[dict[str, Any]], known: list[dict[str, Any]]) -> str:
+def _page(
+    shown: pd.DataFrame,
+    found: list[dict[str, Any]],
+    lines: list[str],
+    trained: list[dict[str, Any]],
+) -> str:
     style = (
         "body{font:15px/1.5 sans-serif;margin:2em auto;max-width:60em;padding:0 1em}"
         "table{border-collapse:collapse;margin:1em 0}th,td{padding:.3em .8em;text-align:left;"
@@ -129,9 +144,11 @@ def _page(shown: pd.DataFrame, found: list[dict[str, Any]], known: list[dict[str
         )
     else:
         page += "<p>No scene has ground truth.</p>"
-    if known:
-        lines = "".join(f"<li>{escape(line)}</li>" for line in told(known))
-        page += f"<h2>Without ground truth</h2><ul>{lines}</ul>{_html(_class_shares(known))}"
+    if lines:
+        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+        page += f"<h2>Without ground truth</h2><ul>{items}</ul>"
+    if trained:
+        page += _html(_class_shares(trained))
     return page
 
 

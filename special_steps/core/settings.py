@@ -54,9 +54,12 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     config = _filled(config, rules, rules)
     for name, scene in config["scenes"].items():
         scene["classes"] = read_classes(scene["classes"], f"config: scenes.{name}.classes")
+        _check_spectra(scene, f"scenes.{name}.spectra")
         if truth := scene["ground_truth"]:
             where = f"config: scenes.{name}.ground_truth.labels"
             classes_by_label(truth["labels"], list(scene["classes"]), truth["unlabelled"], where)
+    if "none" in config["clips"]:
+        raise UserError("config: clips.none: 'none' means no CLIP at all; give it another name")
     for name, clip in config["clips"].items():
         clip["upsampling"] = UPSAMPLING_ALIASES.get(clip["upsampling"], clip["upsampling"])
         _check_clip(clip, f"clips.{name}")
@@ -73,7 +76,7 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             if run["evidence"] == "none" and not run["pseudo_labels"]:
                 raise UserError(
                     f"config: runs.{name}: without a CLIP and without evidence nothing labels the scene;"
-                    " set evidence: library"
+                    f" set evidence: library, or clip: {next(iter(config['clips']))}"
                 )
         if run["scales"] is None:
             bundled = config["clips"][run["clip"]]["model"] == "bundled"
@@ -189,6 +192,18 @@ def _check_clip(clip: dict[str, Any], where: str) -> None:
             f"config: {where}.stride: {clip['stride']} is more than the window of"
             f" {clip['window']} pixels and leaves gaps; make it smaller"
         )
+
+
+def _check_spectra(scene: dict[str, Any], where: str) -> None:
+    names = list(scene["classes"])
+    for name in scene["spectra"]:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, 1)
+            hint = f" did you mean '{close[0]}'?" if close else ""
+            raise UserError(
+                f"config: {where}: '{name}' is not a class of the scene;{hint} its classes:"
+                f" {', '.join(map(repr, names))}"
+            )
 
 
 def _check_stretch(section: dict[str, Any], where: str) -> None:

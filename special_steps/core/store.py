@@ -238,6 +238,37 @@ def write_strips(array: zarr.Array, strips: Iterable[np.ndarray]) -> None:
         array[..., y : y + rows.shape[-2], :] = rows
 
 
+def read_pixels(
+    arrays: Sequence[zarr.Array | np.ndarray], nodata: np.ndarray, most: int
+) -> list[np.ndarray]:
+    """Values of the pixels with data, or of `most` of them, drawn with a fixed seed; a strip of rows in memory.
+
+    Args:
+        arrays: (channel, y, x) each.
+        nodata: (y, x) bool.
+        most: pixels at most.
+
+    Returns:
+        (channel, pixel) for each array, pixels row by row.
+    """
+    chosen = ~nodata
+    if chosen.sum() > most:
+        drawn = np.random.default_rng(0).choice(np.flatnonzero(chosen), most, replace=False)
+        flat = np.zeros(nodata.size, bool)
+        flat[drawn] = True
+        chosen = flat.reshape(nodata.shape)
+    count = int(chosen.sum())
+    found = [np.empty((array.shape[0], count), array.dtype) for array in arrays]
+    start = 0
+    for rows in tile_rows(len(nodata)):
+        part = chosen[rows]
+        pixels = slice(start, start + int(part.sum()))
+        for values, array in zip(found, arrays, strict=True):
+            values[:, pixels] = np.asarray(array[:, rows])[:, part]
+        start = pixels.stop
+    return found
+
+
 def open_store(path: Path, **dims: Sequence[str]) -> zarr.Group:
     """Open a store for reading; `name=("band", "y", "x")` asks for an array with these dimensions.
 

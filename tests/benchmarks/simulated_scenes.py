@@ -595,7 +595,7 @@ def library_probabilities(scene: str | Scene, variant: str) -> np.ndarray:
     names = class_names(scene, variant)
     words = {n: scene.synonyms.get(n, []) if variant == "synonyms" else [] for n in names}
     meant = materials_of_classes(words, {})
-    bands, library = class_library(meant, {}, made.wavelengths, None, made.good)
+    bands, library, _ = class_library(meant, {}, made.wavelengths, None, made.good)
     pixels = np.ascontiguousarray(made.cube[bands][:, ~made.nodata].T)
     if bands.sum() < FEWEST:
         return np.full((len(pixels), len(names)), 1 / len(names), np.float32)
