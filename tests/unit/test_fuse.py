@@ -1,16 +1,27 @@
-"""Fusing scales, and bringing one's own pseudo-labels."""
+"""Fusing scales and the spectral library, and bringing one's own pseudo-labels."""
+
+import json
+import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-from stores import make_rgb, make_store
+from stores import make_prediction, make_rgb, make_store, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.core.store import Grid, class_names, grid_of, open_store
-from special_steps.fuse import fuse, fused
+from special_steps.fuse import compared, fused, joined
+from special_steps.fuse import fuse as step
 
 NAMES = ["soil", "tree", "water"]
 HERE = np.zeros((4, 5), bool)  # no pixel without data
+
+
+def fuse(*, out: Path, evidence: tuple[Path, ...] = (), **given) -> dict:
+    """Run the step, and return what it says of the witnesses."""
+    step(evidence=list(evidence), out=out, witnesses=out.with_suffix(".json"), **given)
+    return json.loads(out.with_suffix(".json").read_text())
 
 
 def probabilities(seed: int = 0, shape: tuple[int, ...] = (3, 4, 5)) -> np.ndarray:
@@ -113,6 +124,149 @@ def test_one_class(tmp_path):
     assert (found == 1).all()
     assert (labels == 1).all()
     assert (margin == 1).all()
+
+
+# --- two witnesses --------------------------------------------------------------------------------
+
+
+def test_both_witnesses_by_hand():
+    clip = np.array([[[0.64, 0.5, 0.9]], [[0.36, 0.5, 0.1]]], "f4")
+    library = np.array([[[0.5, 0.2, 0.1]], [[0.5, 0.8, 0.9]]], "f4")
+    before = clip.copy(), library.copy()
+    found = joined(clip, library)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-6)
+    np.testing.assert_allclose(found[0, 0, 0], 0.8 / 1.4, atol=1e-4)  # an even one changes no order
+    np.testing.assert_allclose(found[0, 0, 1], 0.04 / 0.68, atol=1e-4)
+    assert found[:, 0, 2].argmax() == 1, "spectra that are sure outweigh words that are"
+    np.testing.assert_array_equal((clip, library), before)
+
+
+def test_neither_witness_rules_out_a_class():
+    zero = np.array([[[1, 0]], [[0, 1]]], "f4")
+    found = joined(zero, zero[::-1].copy())
+    assert np.isfinite(found).all()
+    assert (found > 0).all()
+    both = joined(zero, np.full((2, 1, 2), 0.5, "f4"))
+    np.testing.assert_array_equal(both.argmax(0), [[0, 1]])
+
+
+def said(path: Path, used: bool = True, spectra: tuple[int, ...] = (5, 9, 3)) -> Path:
+    """What evidence writes beside its store, as far as fuse reads it."""
+    classes = [{"class": n, "spectra": s} for n, s in zip(NAMES, spectra, strict=True)]
+    warnings = ["a word", "the spectral library has no say on this scene: no class has materials"]
+    told = {"used": used, "classes": classes, "warnings": [] if used else warnings}
+    path.write_text(json.dumps(told))
+    return path
+
+
+@pytest.fixture
+def given(tmp_path) -> dict:
+    """What the step is given in all of these."""
+    nodata = HERE.copy()
+    nodata[0, 0] = True
+    rgb = make_rgb(tmp_path / "rgb.zarr", nodata)
+    return {"rgb": rgb, "out": tmp_path / "p.zarr", "class_names": NAMES}
+
+
+def scale_of(folder: Path, seed: int = 1) -> Path:
+    return make_store(folder / f"scale-{seed}.zarr", probabilities=probabilities(seed))
+
+
+def test_words_and_spectra_are_joined(tmp_path, given):
+    maps = [scale_of(tmp_path, 1), scale_of(tmp_path, 2)]
+    library = make_prediction(tmp_path / "e.zarr", probabilities(3), NAMES)
+    told = fuse(maps=maps, evidence=(library, said(tmp_path / "e.json")), **given)
+    found, labels, _ = result(given["out"])
+    wanted = joined(fused([probabilities(1), probabilities(2)]), probabilities(3))
+    np.testing.assert_allclose(found[:, 1:], wanted[:, 1:], atol=1e-6)
+    assert labels[0, 0] == 0
+    assert told["between"] == "CLIP and the spectral library"
+    counted = sum(sum(one["library"].values()) for one in told["classes"])
+    assert counted == 19, "all pixels with data"
+    inputs = open_store(given["out"]).attrs["provenance"]["inputs"]
+    assert {str(library), str(tmp_path / "e.json")} <= set(inputs)
+
+
+def test_the_library_alone(tmp_path, given):
+    library = make_prediction(tmp_path / "e.zarr", probabilities(3), NAMES)
+    told = fuse(maps=[], evidence=(library, said(tmp_path / "e.json")), **given)
+    found, _, _ = result(given["out"])
+    np.testing.assert_allclose(found[:, 1:], probabilities(3)[:, 1:], atol=1e-6)
+    assert told["agreement"] is None
+    assert told["warnings"] == []
+
+
+def test_a_library_without_a_say_changes_nothing(tmp_path, given):
+    uniform = make_prediction(tmp_path / "e.zarr", np.full((3, 4, 5), 1 / 3, "f4"), NAMES)
+    evidence = (uniform, said(tmp_path / "e.json", used=False))
+    told = fuse(maps=[scale_of(tmp_path)], evidence=evidence, **given)
+    with_it = result(given["out"])
+    given["out"] = tmp_path / "q.zarr"
+    fuse(maps=[scale_of(tmp_path, 1)], **given)
+    for one, other in zip(with_it, result(given["out"]), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert told["agreement"] is None
+
+
+def test_nothing_to_label_with(tmp_path, given):
+    uniform = make_prediction(tmp_path / "e.zarr", np.full((3, 4, 5), 1 / 3, "f4"), NAMES)
+    evidence = (uniform, said(tmp_path / "e.json", used=False))
+    with pytest.raises(UserError, match="nothing to label this scene with: .*no class has mater"):
+        fuse(maps=[], evidence=evidence, **given)
+    with pytest.raises(UserError, match="no CLIP, and no evidence"):
+        fuse(maps=[], **given)
+    assert not given["out"].exists()
+    assert not given["out"].with_suffix(".json").exists()
+
+
+# --- what they say of each other ------------------------------------------------------------------
+
+PAIRS = np.array([[80, 20, 0], [30, 60, 10], [0, 0, 0]])
+
+
+def test_contradictions_by_hand():
+    told = compared(PAIRS, NAMES, [True] * 3, "CLIP")
+    assert told["between"] == "CLIP and the spectral library"
+    assert told["agreement"] == 0.7
+    assert told["classes"][1] == {"class": "tree", "library": {"soil": 30, "tree": 60, "water": 10}}
+    (warning,) = told["warnings"]  # soil's 20 % to tree are not over 20 %
+    assert warning.startswith("30% of what CLIP calls 'tree' is 'soil' by the spectral library")
+
+
+def test_classes_without_spectra_contradict_nobody():
+    told = compared(PAIRS, NAMES, [True, False, True], "CLIP")
+    assert told["warnings"] == []
+    assert told["agreement"] == 0.8
+    assert compared(PAIRS, NAMES, [False] * 3, "CLIP")["agreement"] is None
+
+
+def test_a_class_of_a_few_pixels_is_not_worth_a_sentence():
+    pairs = np.array([[1000, 0], [5, 0]])
+    assert compared(pairs, NAMES[:2], [True] * 2, "CLIP")["warnings"] == []
+
+
+def test_contradictions_are_counted_where_there_is_data(tmp_path, given, caplog):
+    words = np.ones((4, 5), int)
+    words[0, 0] = 3  # no data
+    spectra = words.copy()
+    spectra[2:] = 2
+    library = make_prediction(tmp_path / "e.zarr", one_hot(spectra, 3), NAMES)
+    scale = make_store(tmp_path / "s.zarr", probabilities=one_hot(words, 3))
+    with caplog.at_level(logging.WARNING, "special"):
+        told = fuse(maps=[scale], evidence=(library, said(tmp_path / "e.json")), **given)
+    assert told["agreement"] == pytest.approx(9 / 19)
+    assert told["classes"][0]["library"] == {"soil": 9, "tree": 10, "water": 0}
+    assert told["warnings"][0].startswith("53% of what CLIP calls 'soil' is 'tree'")
+    assert told["warnings"][0] in caplog.text
+
+
+def test_a_map_of_ones_own_is_called_so(tmp_path, given):
+    np.savez(tmp_path / "own.npz", probs=probabilities().transpose(1, 2, 0))
+    library = make_prediction(tmp_path / "e.zarr", probabilities(3), NAMES)
+    evidence = (library, said(tmp_path / "e.json"))
+    told = fuse(maps=[tmp_path / "own.npz"], evidence=evidence, **given)
+    assert told["between"] == "your own map and the spectral library"
 
 
 # --- a map of one's own ---------------------------------------------------------------------------

@@ -41,7 +41,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def made(tmp_path, rows=ROWS, diagnoses=()):
+def made(tmp_path, rows=ROWS, diagnoses=(), witnesses=()):
     files = []
     for i, found in enumerate(rows):
         files.append(tmp_path / f"{i}.json")
@@ -51,7 +51,11 @@ def made(tmp_path, rows=ROWS, diagnoses=()):
     for i, found in enumerate(diagnoses):
         (tmp_path / f"d{i}.json").write_text(json.dumps(found))
         known.append({"scene": "field", "run": f"run-{i}", "path": str(tmp_path / f"d{i}.json")})
-    summary(metrics=files, diagnoses=known, **out)
+    asked = []
+    for i, (run, found) in enumerate(witnesses):
+        (tmp_path / f"w{i}.json").write_text(json.dumps(found))
+        asked.append({"scene": "field", "run": run, "path": str(tmp_path / f"w{i}.json")})
+    summary(metrics=files, witnesses=asked, diagnoses=known, **out)
     return out
 
 
@@ -185,6 +189,36 @@ def test_what_is_known_without_ground_truth_follows_the_table(tmp_path):
     assert found[0]["share in co-training"] == "0.550"
     assert found[1]["class"] == "a <tree>"
     assert found[1]["agreement"] == "–"
+
+
+EVIDENCE = {"used": True, "bands": 90, "classes": [], "warnings": ["'car' has\n no evidence"]}
+WITNESSES = {
+    "between": "CLIP and the spectral library", "agreement": 0.7, "classes": [],
+    "warnings": ["30% of what CLIP calls 'tree' is 'soil'"],
+}  # fmt: skip
+ALONE = {"between": None, "agreement": None, "classes": [], "warnings": []}
+
+
+def test_what_words_and_spectra_say_of_each_other_comes_first(tmp_path):
+    witnesses = [(None, EVIDENCE), ("run-0", WITNESSES), ("run-1", ALONE)]
+    out = made(tmp_path, diagnoses=[DIAGNOSIS], witnesses=witnesses)
+    _, _, section = out["markdown"].read_text().partition("\n\n")
+    assert section == (
+        "## Without ground truth\n\n"
+        "- field: warning: 'car' has no evidence\n"
+        "- field, run-0: CLIP and the spectral library agree on 70.0% of the pixels.\n"
+        "- field, run-0: warning: 30% of what CLIP calls 'tree' is 'soil'\n"
+        "- field, run-0: pseudo-labels and co-training agree on 83.5% of the pixels.\n"
+        "- field, run-0: warning: 'a <tree>' has no pixel; use other words\n"
+    )
+    assert len(cells(out["html"].read_text())) == 3
+
+
+def test_evidence_alone_has_no_table_of_co_training(tmp_path):
+    out = made(tmp_path, rows=[], witnesses=[(None, EVIDENCE)])
+    text = out["html"].read_text()
+    assert "has no evidence" in text
+    assert cells(text) == []
 
 
 def test_a_run_without_ground_truth_has_a_page_of_what_is_known(tmp_path):
