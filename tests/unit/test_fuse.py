@@ -18,9 +18,17 @@ NAMES = ["soil", "tree", "water"]
 HERE = np.zeros((4, 5), bool)  # no pixel without data
 
 
-def fuse(*, out: Path, evidence: tuple[Path, ...] = (), **given) -> dict:
+def fuse(
+    *, out: Path, evidence: tuple[Path, ...] = (), features: Path | None = None, **given
+) -> dict:
     """Run the step, and return what it says of the witnesses."""
-    step(evidence=list(evidence), out=out, witnesses=out.with_suffix(".json"), **given)
+    step(
+        evidence=list(evidence),
+        features=features,
+        out=out,
+        witnesses=out.with_suffix(".json"),
+        **given,
+    )
     return json.loads(out.with_suffix(".json").read_text())
 
 
@@ -188,6 +196,33 @@ def test_words_and_spectra_are_joined(tmp_path, given):
     assert {str(library), str(tmp_path / "e.json")} <= set(inputs)
 
 
+@pytest.mark.parametrize("useful", [True, False])
+def test_clip_has_no_say_where_its_labels_say_nothing_about_the_spectra(tmp_path, useful):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(3, size=(40, 50))
+    spectra = rng.random((3, 20))[truth] + 0.02 * rng.standard_normal((40, 50, 20))
+    features = make_store(
+        tmp_path / "f.zarr",
+        features=spectra.transpose(2, 0, 1).clip(0, 1).astype("f4"),
+        nodata=np.zeros(truth.shape, bool),
+    )
+    guessed = np.where(rng.random(truth.shape) < 0.7, truth, 0) if useful else rng.permuted(truth)
+    clip = 0.7 * np.eye(3, dtype="f4")[guessed].transpose(2, 0, 1) + np.float32(0.1)
+    known = 0.4 * np.eye(3, dtype="f4")[truth].transpose(2, 0, 1) + np.float32(0.2)
+    library = make_prediction(tmp_path / "e.zarr", known, NAMES)
+    told = fuse(
+        maps=[make_store(tmp_path / "scale-1.zarr", probabilities=clip)],
+        evidence=(library, said(tmp_path / "e.json")),
+        features=features,
+        rgb=make_rgb(tmp_path / "rgb.zarr", np.zeros(truth.shape, bool)),
+        out=tmp_path / "p.zarr",
+        class_names=NAMES,
+    )
+    found, _, _ = result(tmp_path / "p.zarr")
+    np.testing.assert_allclose(found, joined(clip, known) if useful else known, atol=1e-6)
+    assert any("little information" in warning for warning in told["warnings"]) != useful
+
+
 def test_the_library_alone(tmp_path, given):
     library = make_prediction(tmp_path / "e.zarr", probabilities(3), NAMES)
     told = fuse(maps=[], evidence=(library, said(tmp_path / "e.json")), **given)
@@ -212,7 +247,7 @@ def test_a_library_without_a_say_changes_nothing(tmp_path, given):
 def test_nothing_to_label_with(tmp_path, given):
     uniform = make_prediction(tmp_path / "e.zarr", np.full((3, 4, 5), 1 / 3, "f4"), NAMES)
     evidence = (uniform, said(tmp_path / "e.json", used=False))
-    with pytest.raises(UserError, match="nothing to label this scene with: .*no class has mater"):
+    with pytest.raises(UserError, match=r"nothing to label this scene with: .*no class has mater"):
         fuse(maps=[], evidence=evidence, **given)
     with pytest.raises(UserError, match="no CLIP, and no evidence"):
         fuse(maps=[], **given)
