@@ -120,7 +120,18 @@ SETTINGS = {
         changed("clips", value={"bundled": {"model": "bundled", "upsampling": "bilinear"}}),
         changed("clips", value={"bundled": {"model": "bundled", "global_bias": -0.1}}),
     ],
-    "fuse": [changed("scales", value=[1, 2])],
+    "evidence": [
+        changed(*DEMO, "materials", value={"roof": ["tile"]}),
+        changed(*DEMO, "materials", value={"roof": []}),
+        changed(*DEMO, "spectra", value={"roof": "resources/demo/roof.csv"}),
+        changed(*DEMO, "classes", value=["water", {"trees": ["forest"]}, *list(LABELS)[2:]]),
+    ],
+    "fuse": [
+        changed("scales", value=[1, 2]),
+        changed("evidence", value="none"),
+        changed("clip", value="none"),
+        changed("runs", "labels", "evidence", value="library"),
+    ],
     "features": [
         changed("features", "stretch", value=[1, 99]),
         changed("features", "components", value=4),
@@ -163,7 +174,7 @@ def test_a_changed_setting_runs_the_rules_that_take_it_and_what_follows(untouche
 
 def test_every_rule_that_takes_settings_is_in_the_matrix(every_job):
     """Rules that take none do not look different, whatever the config says."""
-    without = {"demo", "cotrain", "export", "curves", "summary"}
+    without = {"demo", "cotrain", "export", "curves", "signatures", "summary"}
     assert {job.rule for job in every_job} - without == set(SETTINGS)
 
 
@@ -276,6 +287,10 @@ INPUTS = [
         for run in SMALL["runs"]
         for kind in ("zarr", "metrics.json")
     ),
+    "results/demo/evidence.zarr",
+    "results/demo/evidence.json",
+    "results/demo/evidence.csv",
+    *(f"results/demo/{run}/witnesses.json" for run in ("hsi", "lda")),
     "results/demo/hsi/cotrain.zarr",
     "results/demo/hsi/cotrain.json",
     "results/demo/hsi/cotrain.metrics.json",
