@@ -212,7 +212,7 @@ def test_a_library_without_a_say_changes_nothing(tmp_path, given):
 def test_nothing_to_label_with(tmp_path, given):
     uniform = make_prediction(tmp_path / "e.zarr", np.full((3, 4, 5), 1 / 3, "f4"), NAMES)
     evidence = (uniform, said(tmp_path / "e.json", used=False))
-    with pytest.raises(UserError, match="nothing to label this scene with: .*no class has mater"):
+    with pytest.raises(UserError, match=r"nothing to label this scene with: .*no class has mater"):
         fuse(maps=[], evidence=evidence, **given)
     with pytest.raises(UserError, match="no CLIP, and no evidence"):
         fuse(maps=[], **given)

@@ -76,6 +76,10 @@ MISTAKES = {
         with_scene(spectra={"watr": "w.csv"}),
         ["scenes.mine.spectra", "watr", "'water'"],
     ),
+    "spectra that are not there": (
+        with_scene(spectra={"water": "w.csv"}),
+        ["scenes.mine.spectra", "'water' has w.csv", "no file"],
+    ),
     "nothing to label with": (config(clip="none", evidence="none"), ["runs.hsi", "library"]),
     "words without materials and no CLIP": (
         config(classes=["car", "person"], clip="none", runs={"hsi": {}}),
