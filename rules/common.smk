@@ -142,15 +142,17 @@ def witnesses():
 
 
 def own_spectra(scene):
-    files = {k: data_file(v) for k, v in SCENES[scene]["spectra"].items()}
-    for name, file in files.items():
+    return {k: data_file(v) for k, v in SCENES[scene]["spectra"].items()}
+
+
+# now, not when a job needs them: Snakemake would silently take what an earlier run has made without them
+for scene in SCENES:
+    for name, file in own_spectra(scene).items():
         if not os.path.isfile(file):
-            # Snakemake itself would silently take what an earlier run has made without it
             raise WorkflowError(
                 f"config: scenes.{scene}.spectra: '{name}' has {file}, which is no file;"
                 " relative paths start from the folder in data"
             )
-    return files
 
 
 def seeds(run):
