@@ -132,7 +132,7 @@ SETTINGS = {
     "fuse": [
         changed("scales", value=[1, 2]),
         changed("evidence", value="none"),
-        changed("clip", value="none"),
+        changed("runs", "hsi", "clip", value="none"),
         changed("runs", "labels", "evidence", value="library"),
     ],
     "features": [
