@@ -152,6 +152,16 @@ def own_spectra(scene):
     return {k: data_file(v) for k, v in SCENES[scene]["spectra"].items()}
 
 
+# now, not when a job needs them: Snakemake would silently take what an earlier run has made without them
+for scene in SCENES:
+    for name, file in own_spectra(scene).items():
+        if not os.path.isfile(file):
+            raise WorkflowError(
+                f"config: scenes.{scene}.spectra: '{name}' has {file}, which is no file;"
+                " relative paths start from the folder in data"
+            )
+
+
 def seeds(run):
     """Folder of each training of a run."""
     trained = RUNS[run]["method"] in TRAININGS

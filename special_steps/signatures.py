@@ -60,7 +60,8 @@ def signatures_picture(rows: "pd.DataFrame", classes: list[dict[str, Any]]) -> "
         axis.set_xlabel("wavelength (nm)", fontsize=8)
         axis.set_ylabel("the scene's values", fontsize=8)
     figure.suptitle(
-        "Line: mean of the class's pixels; dashes: the library's nearest spectrum, as bright",
+        "What the spectral library alone calls each class. Line: mean of its pixels; dashes: the nearest spectrum,"
+        " as bright; angle: from a pixel to its nearest spectrum, median",
         fontsize=10,
     )
     return figure

@@ -98,7 +98,11 @@ def summary(
         for group in (witnesses, diagnoses)
     )
     trained = [{"between": "pseudo-labels and co-training"} | each for each in trained]
-    lines = told(asked + trained)
+    known = asked + trained
+    scenes, runs = (list(dict.fromkeys(each[key] for each in known)) for key in ("scene", "run"))
+    lines = told(
+        sorted(known, key=lambda each: (scenes.index(each["scene"]), runs.index(each["run"])))
+    )
     table = summarise(pd.DataFrame(found, columns=["scene", "run", "stage", "seed", *SCORES]))
     shown = readable(table)
     with atomic_write(csv) as file:

@@ -200,6 +200,17 @@ def test_the_table_has_both_spectra_of_each_class(tmp_path):
         assert known[part] @ mine[part] == pytest.approx(known[part] @ known[part], rel=1e-3)
 
 
+@pytest.mark.parametrize("classes", [CLASSES, {"water": []}], ids=["three classes", "one"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3)], ids=str)
+def test_scenes_of_a_pixel_and_of_a_class(tmp_path, shape, classes, recwarn):
+    path = make_cube(tmp_path / "c.zarr", scene(*shape)[0], NM)
+    found, told = ask(tmp_path, path, classes=classes)
+    assert found.shape == (len(classes), *shape)
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-6)
+    assert told["used"] is True
+    assert [str(w.message) for w in recwarn] == []
+
+
 def test_the_same_for_stored_values_of_any_scale(tmp_path):
     cube, _ = scene()
     plain, _ = ask(tmp_path, make_cube(tmp_path / "a.zarr", cube, NM))

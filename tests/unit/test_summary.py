@@ -214,6 +214,15 @@ def test_what_words_and_spectra_say_of_each_other_comes_first(tmp_path):
     assert len(cells(out["html"].read_text())) == 3
 
 
+def test_what_is_said_of_a_run_stands_together(tmp_path):
+    runs = [(None, EVIDENCE), ("run-0", WITNESSES), ("run-1", WITNESSES)]
+    out = made(tmp_path, diagnoses=[DIAGNOSIS] * 2, witnesses=runs)
+    lines = out["markdown"].read_text().split("truth\n\n")[1].splitlines()
+    assert [line[2:14].rstrip(":") for line in lines][1:] == ["field, run-0"] * 4 + [
+        "field, run-1"
+    ] * 4
+
+
 def test_evidence_alone_has_no_table_of_co_training(tmp_path):
     out = made(tmp_path, rows=[], witnesses=[(None, EVIDENCE)])
     text = out["html"].read_text()

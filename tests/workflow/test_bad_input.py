@@ -31,6 +31,12 @@ def config(cube=None, classes=("water", "bare soil"), truth=None, **settings) ->
     return small | {"scenes": {"mine": entry}} | settings
 
 
+def with_scene(**given) -> dict:
+    found = config()
+    found["scenes"]["mine"] |= given
+    return found
+
+
 def write(folder, data, truth=None):
     scipy.io.savemat(folder / "scene.mat", {"cube": data, "other": np.eye(3)})
     if truth is not None:
@@ -58,6 +64,27 @@ MISTAKES = {
     "corrupt checkpoint": (config(**vit("broken.safetensors")), ["broken.safetensors"]),
     "no class": (config(classes=[]), ["scenes.mine.classes", "empty"]),
     "class twice": (config(classes=["water", "Water"]), ["scenes.mine.classes", "twice"]),
+    "materials of an unknown class": (
+        with_scene(materials={"watr": ["clear_water"]}),
+        ["scenes.mine.materials", "watr", "'water'"],
+    ),
+    "unknown material": (
+        with_scene(materials={"water": ["clear_watr"]}),
+        ["scenes.mine.materials", "clear_watr", "'clear_water'"],
+    ),
+    "spectra of an unknown class": (
+        with_scene(spectra={"watr": "w.csv"}),
+        ["scenes.mine.spectra", "watr", "'water'"],
+    ),
+    "spectra that are not there": (
+        with_scene(spectra={"water": "w.csv"}),
+        ["scenes.mine.spectra", "'water' has w.csv", "no file"],
+    ),
+    "nothing to label with": (config(clip="none", evidence="none"), ["runs.hsi", "library"]),
+    "words without materials and no CLIP": (
+        config(classes=["car", "person"], clip="none", runs={"hsi": {}}),
+        ["nothing to label this scene with", "no class has materials"],
+    ),
     "unknown setting": (config(scale=[1]), ["scale", "scales"]),
     "truth of another shape": (config(truth={"path": "small.mat"}), ["small.mat", "40", "36"]),
     "truth with an unknown class": (

@@ -99,7 +99,9 @@ def view(path: str, content: str) -> str:
 def test_first_page(look):
     page = told(look())
     lines = page["text"].splitlines()
-    assert {"Maps", "Training", "Accuracy"} <= set(lines), "categories in the menu"
+    assert {"Maps", "Spectral evidence", "Training", "Accuracy"} <= set(lines), (
+        "categories in the menu"
+    )
     assert "Zero-shot land-cover maps from hyperspectral images" in page["text"]
     assert page["asked"] == [], "the report asks the network for something"
 
@@ -108,6 +110,7 @@ def test_first_page(look):
     ("category", "path", "caption"),
     [
         ("Maps", f"{RUN}/map.png", "the land-cover map, and its confidence"),
+        ("Spectral evidence", "results/demo/evidence.png", "the library's nearest spectrum"),
         ("Training", f"{RUN}/seed-0/epochs.png", "No ground truth is involved"),
         ("Accuracy", "results/summary.html", "mean and standard deviation over seeds"),
     ],

@@ -29,6 +29,7 @@ MODULES = sorted(
     for path in PACKAGE.rglob("*.py")
     if path.name != "__init__.py"
 )
+TABLES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.csv"))
 TRAINING = "bundled_clip.training."
 KERNELS = sorted(
     path.name for path in (PACKAGE / "kernels").iterdir() if path.suffix in (".cpp", ".h")
@@ -120,7 +121,20 @@ SETTINGS = {
         changed("clips", value={"bundled": {"model": "bundled", "upsampling": "bilinear"}}),
         changed("clips", value={"bundled": {"model": "bundled", "global_bias": -0.1}}),
     ],
-    "fuse": [changed("scales", value=[1, 2])],
+    "evidence": [
+        changed(*DEMO, "materials", value={"roof": ["tile"]}),
+        changed(*DEMO, "materials", value={"roof": []}),
+        changed(
+            *DEMO, "spectra", value={"roof": str(ROOT / "README.md")}
+        ),  # any file: nothing is run
+        changed(*DEMO, "classes", value=["water", {"trees": ["forest"]}, *list(LABELS)[2:]]),
+    ],
+    "fuse": [
+        changed("scales", value=[1, 2]),
+        changed("evidence", value="none"),
+        changed("runs", "hsi", "clip", value="none"),
+        changed("runs", "labels", "evidence", value="library"),
+    ],
     "features": [
         changed("features", "stretch", value=[1, 99]),
         changed("features", "components", value=4),
@@ -163,7 +177,7 @@ def test_a_changed_setting_runs_the_rules_that_take_it_and_what_follows(untouche
 
 def test_every_rule_that_takes_settings_is_in_the_matrix(every_job):
     """Rules that take none do not look different, whatever the config says."""
-    without = {"demo", "cotrain", "export", "curves", "summary"}
+    without = {"demo", "cotrain", "export", "curves", "signatures", "summary"}
     assert {job.rule for job in every_job} - without == set(SETTINGS)
 
 
@@ -176,17 +190,22 @@ def test_a_setting_of_the_alias_kind_runs_nothing(untouched):
 # --- code ---------------------------------------------------------------------------------------
 
 
+# what a step loads when it comes to it, not when it starts: a text tower for words that the table does not have
+LATE = {"evidence": ["clip.model", "clip.prompts"]}
+
+
 @pytest.fixture(scope="session")
 def loaded() -> dict[str, set[str]]:
     """What Python loads of the package for each step: step -> modules, by their full names."""
     steps = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
     code = (
-        "import sys, special_steps.{0}\n"
+        "import sys, {0}\n"
         "print(*[n.removeprefix('special_steps.') for n in sys.modules if n.startswith('special_steps.')])"
     )
 
     def load(step: str) -> set[str]:
-        words = [sys.executable, "-c", code.format(step)]
+        modules = ", ".join(f"special_steps.{name}" for name in (step, *LATE.get(step, [])))
+        words = [sys.executable, "-c", code.format(modules)]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
         return set(done.stdout.split())
 
@@ -235,6 +254,16 @@ def test_a_line_of_a_module_runs_the_steps_that_load_it(untouched, every_job, lo
         assert outputs_of(untouched.dry()) == outputs_of(wanted)
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_a_line_of_a_table_runs_the_steps_that_load_its_module(untouched, every_job, loaded, name):
+    module = name.removesuffix(".csv").replace("/", ".")
+    steps = {step for step, names in loaded.items() if module in names}
+    assert steps
+    wanted = and_what_follows([job for job in every_job if job.rule in steps], every_job)
+    with edited(untouched.project / "special_steps" / name, "one more word,none,\n"):
+        assert outputs_of(untouched.dry()) == outputs_of(wanted)
+
+
 def test_lines_of_modules_that_no_step_loads_run_nothing(untouched, loaded):
     """The training of the bundled CLIP: its result is in the repository."""
     with ExitStack() as edits:
@@ -276,6 +305,10 @@ INPUTS = [
         for run in SMALL["runs"]
         for kind in ("zarr", "metrics.json")
     ),
+    "results/demo/evidence.zarr",
+    "results/demo/evidence.json",
+    "results/demo/evidence.csv",
+    *(f"results/demo/{run}/witnesses.json" for run in ("hsi", "lda")),
     "results/demo/hsi/cotrain.zarr",
     "results/demo/hsi/cotrain.json",
     "results/demo/hsi/cotrain.metrics.json",

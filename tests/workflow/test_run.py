@@ -17,6 +17,7 @@ from runs import ROOT, SMALL, TRAINING, command, kill_group
 
 from special_steps.core.store import open_store
 
+LABELS = SMALL["scenes"]["demo"]["ground_truth"]["labels"]
 RUN, PUBLISHED = "results/demo/hsi", "results/demo/published/seed-0"
 
 
@@ -93,11 +94,40 @@ def test_what_co_training_knows_is_in_the_summary(finished):
         assert " ".join(warning.split()) in text
 
 
+def test_what_words_and_spectra_know_is_there(finished):
+    """Once for the scene, and for each run that asks both; the published method and labels alone ask CLIP only."""
+    text = (finished / "results/summary.md").read_text()
+    evidence = json.loads((finished / "results/demo/evidence.json").read_text())
+    assert evidence["used"]
+    assert [one["class"] for one in evidence["classes"]] == list(LABELS)
+    for one in evidence["classes"]:
+        assert sum(one["nearest"].values()) == pytest.approx(1)
+        assert 0 < one["angle"] < 15
+    rows = pd.read_csv(finished / "results/demo/evidence.csv")
+    assert list(dict.fromkeys(rows["class"])) == list(LABELS)
+    assert (finished / "results/demo/evidence.png").stat().st_size > 0
+    for name in SMALL["runs"]:
+        told = json.loads((finished / f"results/demo/{name}/witnesses.json").read_text())
+        line = f"demo, {name}: CLIP and the spectral library agree on"
+        if name in ("hsi", "lda"):
+            assert f"{line} {told['agreement']:.1%} of the pixels" in text
+        else:
+            assert told["agreement"] is None
+            assert line not in text
+
+
+def test_the_library_alone_needs_no_clip(run, finished, tmp_path):
+    config = changed(runs={"spectra": {"clip": "none"}})
+    dry = jobs_of(run(tmp_path, config, "--dry-run", "--printshellcmds").stdout)
+    assert not {"text", "clip_scale"} & {job.rule for job in dry}
+    assert {"evidence", "fuse", "cotrain"} <= {job.rule for job in dry}
+
+
 def test_quick_trains_nothing(run, finished, tmp_path):
     """Told by its jobs, from the beginning; then run on what is there."""
     dry = run(tmp_path / "new", SMALL, "--dry-run", "--printshellcmds", "--", "quick").stdout
     rules = {job.rule for job in jobs_of(dry)}
-    assert {"cotrain", "export", "evaluate"} <= rules
+    assert {"evidence", "signatures", "cotrain", "export", "evaluate"} <= rules
     assert not rules & {"network", "warmup", "refine", "consensus", "baseline", "summary"}
     work = tmp_path / "work"
     shutil.copytree(finished, work)
@@ -125,9 +155,8 @@ def test_every_rule_has_a_benchmark_and_a_log(finished):
 def test_ground_truth_reaches_the_evaluation_only(run, finished):
     """Read from Snakemake's own account of every job: inputs, outputs, command."""
     jobs = jobs_of(run(finished, SMALL, "--forceall", "--dry-run", "--printshellcmds").stdout)
-    assert {"cotrain", "network", "consensus", "baseline", "warmup", "refine"} <= {
-        job.rule for job in jobs
-    }
+    steps = {"evidence", "fuse", "signatures", "cotrain", "network", "consensus", "baseline"}
+    assert steps | {"warmup", "refine"} <= {job.rule for job in jobs}
     truth = "resources/demo/ground_truth.tif"
     assert truth in outputs_of(job for job in jobs if job.rule == "demo")
     reached = and_what_follows([job for job in jobs if truth in job.inputs], jobs)

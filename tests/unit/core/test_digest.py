@@ -26,12 +26,16 @@ FILES = {
     "warmup.py": "import special_steps.kernels.scan\n",
     "fuse.py": "def late():\n    from special_steps import rgb\n    return rgb\n",
     "text.py": "import special_steps.tower.model as m\n",
+    "words.csv": "word,materials\n",
+    "words.py": "TABLE = 'words.csv'\n",
+    "evidence.py": "from special_steps import words\n",
+    "alone.csv": "word,materials\n",
     "tower/__init__.py": "",
     "tower/model.py": "from special_steps.core.cli import run\n",
     "loop.py": "import special_steps.back\n",
     "back.py": "import special_steps.loop\n",
 }
-STEPS = ("rgb", "warmup", "fuse", "text", "loop")
+STEPS = ("rgb", "warmup", "fuse", "text", "loop", "evidence")
 
 
 @pytest.fixture
@@ -90,7 +94,18 @@ def test_a_changed_kernel_reaches_the_steps_that_load_it(package, name, steps):
     assert changed(package, name, FILES[name] + "int e;\n") == steps
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("words.csv", {"evidence"}),  # beside a module that is imported
+        ("alone.csv", set()),  # beside none
+    ],
+)
+def test_a_changed_table_reaches_the_steps_that_load_its_module(package, name, steps):
+    assert changed(package, name, FILES[name] + "lawn,grass_canopy\n") == steps
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith(".csv")])
 def test_comments_and_blank_lines_change_nothing(package, name):
     comment = "# a comment\n" if name.endswith(".py") else "\n  // a comment\n/* and\nanother */\n"
     assert changed(package, name, comment + "\n\n" + FILES[name] + comment) == set()

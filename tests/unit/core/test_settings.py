@@ -314,6 +314,71 @@ def test_common_settings_may_be_some_runs_only():
     assert load(config(method="lda", seeds=[4]))["runs"]["hsi"]["method"] == "lda"
 
 
+# --- words and spectra ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("run", "wanted"),
+    [
+        ({}, "library"),
+        ({"method": "lda"}, "library"),
+        ({"method": "published"}, "none"),  # the paper's method does not have it
+        ({"method": "none"}, "none"),  # nor do dense-CLIP baselines
+        ({"input": "rgb"}, "none"),  # which is to show what comes without the bands
+        ({"pseudo_labels": "own.tif"}, "none"),
+        ({"pseudo_labels": "own.tif", "evidence": "library"}, "library"),
+        ({"method": "published", "evidence": "library"}, "library"),
+        ({"method": "none", "clip": "none", "evidence": "library"}, "library"),
+        ({"evidence": "none"}, "none"),
+        ({"clip": "none"}, "library"),
+    ],
+    ids=str,
+)
+def test_evidence_is_asked_by_default_where_it_is_no_foreign_body(run, wanted):
+    assert load(config(runs={"a": run}))["runs"]["a"]["evidence"] == wanted
+
+
+def test_a_run_may_ask_where_the_others_do_not():
+    found = load(config(evidence="none", runs={"a": {}, "b": {"evidence": "library"}}))["runs"]
+    assert [found[name]["evidence"] for name in "ab"] == ["none", "library"]
+
+
+def test_without_a_clip_there_are_no_scales():
+    found = load(config(clip="none", scales=[2, 3]))["runs"]["hsi"]
+    assert found["scales"] == []
+    assert found["evidence"] == "library"
+    assert load(config(clip="none", pseudo_labels="own.tif"))["runs"]["hsi"]["evidence"] == "none"
+
+
+@pytest.mark.parametrize(
+    "run",
+    [{"evidence": "none"}, {"method": "published"}, {"method": "none"}, {"input": "rgb"}],
+    ids=str,
+)
+def test_a_run_without_clip_and_evidence_is_refused(run):
+    refused(config(runs={"a": {"clip": "none"} | run}), "runs.a:", "evidence: library", "bundled")
+
+
+def test_none_is_no_name_of_a_clip():
+    refused(config(clips={"none": {"model": "bundled"}}, clip="none"), "clips.none")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"spectra": {"watr": "w.csv"}}, ["spectra: 'watr' is not a class", "'water'?"]),
+        ({"spectra": {"forest": "w.csv"}}, ["'forest' is not a class", "'water', 'trees'"]),
+        ({"spectra": {"water": ""}}, ["spectra.water"]),
+        ({"spectra": {"water": ["w.csv"]}}, ["spectra.water", "not of type 'string'"]),
+        ({"materials": {"water": "ice"}}, ["materials.water", "not of type 'array'"]),
+        ({"materials": ["ice"]}, ["materials", "not of type 'object'"]),
+    ],
+    ids=str,
+)
+def test_wrong_materials_and_spectra(wrong, words):
+    refused(with_scene(**wrong), "scenes.field.", *words)
+
+
 # --- classes and labels ---------------------------------------------------------------------------
 
 CLASSES = "scenes.field.classes"
