@@ -87,7 +87,7 @@ rule evidence:
         "../envs/special.yaml"
     params:
         settings=lambda w: flags(
-            {k: SCENES[w.scene][k] for k in ("classes", "materials")}
+            {k: SCENES[w.scene][k] for k in ("classes", "materials", "units")}
             | {"spectra": own_spectra(w.scene)}
         ),
         code=digest_of("evidence"),

@@ -19,6 +19,7 @@ from special_steps.core.errors import UserError
 from special_steps.core.prediction import write_prediction_strips
 from special_steps.core.store import array_of, grid_of, open_store, read_array, tile_rows
 from special_steps.materials.library import material_spectra, own_spectra
+from special_steps.materials.units import Correction, learn_correction, recognised
 from special_steps.materials.words import ClassMaterials, materials_of_classes, sentences
 
 log = logging.getLogger("special")
@@ -31,6 +32,8 @@ COMPONENTS = 20  # of a view, that distances are measured in
 SAMPLE = 20_000  # pixels that components and scales are found from
 BLOCK = 4096  # pixels at a time
 FLOOR = 0.02  # of the typical value: darker is noise, and its logarithm would be, too
+LEAST = np.float32(1e-15)  # least length to divide by; radiance in large units is small
+NOISE = 0.4  # part of a pixel's bands that are not above zero, from which on it holds noise alone, which has half
 
 
 class View(NamedTuple):
@@ -55,11 +58,11 @@ def seen(spectra: np.ndarray, logarithms: bool) -> np.ndarray:
     """Spectra (spectrum, band) at any scale in a view, float32."""
     spectra = spectra.astype(np.float32)
     if logarithms:
-        typical = np.maximum(np.abs(spectra).mean(1, keepdims=True), np.float32(1e-6))
+        typical = np.maximum(np.abs(spectra).mean(1, keepdims=True), LEAST)
         logs = np.log(np.maximum(spectra / typical, np.float32(FLOOR)))
         return logs - logs.mean(1, keepdims=True)
     lengths = np.sqrt(np.einsum("ij,ij->i", spectra, spectra))[:, None]
-    return spectra / np.maximum(lengths, np.float32(1e-6))
+    return spectra / np.maximum(lengths, LEAST)
 
 
 def fit_view(pixels: np.ndarray, library: Sequence[np.ndarray], logarithms: bool) -> View:
@@ -129,12 +132,34 @@ def learn_views(
     return tuple(fit_view(pixels, given, logarithms) for logarithms in (False, True)), known
 
 
+def what_units(
+    units: str, wavelengths: np.ndarray, fwhm: np.ndarray | None, sample: np.ndarray
+) -> tuple[str, str]:
+    """What a scene's values are, reflectance or radiance, and why: as the config says, else by their looks.
+
+    Args:
+        units: auto, reflectance or radiance.
+        wavelengths: (band,) nm.
+        fwhm: (band,) nm, or None.
+        sample: (pixel, band).
+    """
+    if units != "auto":
+        return units, f"the config says units: {units}"
+    return recognised(wavelengths, fwhm, sample)
+
+
+def all_dark(sample: np.ndarray) -> bool:
+    """Whether nearly all pixels of a sample (pixel, band) are noise around zero; whatever the values' scale."""
+    return bool(((sample <= 0).mean(1) >= NOISE).mean() > 0.99)
+
+
 def evidence(
     *,
     cube: Path,
     classes: dict[str, list[str]],
     materials: dict[str, list[str]],
     spectra: dict[str, str],
+    units: str,
     out: Path,
     found: Path,
 ) -> None:
@@ -145,6 +170,8 @@ def evidence(
         classes: class name -> synonyms.
         materials: class name or synonym -> materials that stand for it, in place of the table's.
         spectra: class name -> file of your own spectra, beside the materials'.
+        units: what the scene's values are: reflectance (at any scale), radiance (or digital numbers), or auto, by the
+            marks of sun and air.
         out: store to write, class probabilities.
         found: JSON file to write: what the words were taken for, and warnings.
     """
@@ -161,10 +188,20 @@ def evidence(
     elif nodata.all():
         raise UserError(f"{cube}: no pixel has data; look at the scene and its no-data value")
     views: tuple[View, ...] = ()
+    said: dict[str, str | None] = {"kind": None, "reason": None, "correction": None}
+    correction = None
+    if reason is None:
+        sample, correction, said, reason = _prepared(store, nodata, bands, units)
     if reason:
         warnings.append(f"the spectral library has no say on this scene: {reason}")
     else:
-        views, known = learn_views(_sample(array, nodata, bands), library)
+        if correction:
+            warnings.append(
+                "the scene's values look like radiance or digital numbers, not reflectance"
+                f" ({said['reason']}); they were corrected roughly for the spectral library: give reflectance if"
+                " you have it, or units: reflectance if they are"
+            )
+        views, known = learn_views(sample, library)
 
     def strips() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows in tile_rows(len(nodata)):
@@ -172,6 +209,8 @@ def evidence(
             part = np.full((len(classes), *valid.shape), 1 / len(classes), np.float32)
             if views and valid.any():
                 pixels = np.asarray(array[:, rows])[bands][:, valid].T
+                if correction:
+                    pixels = correction(pixels)
                 part[:, valid] = class_evidence(views, pixels, known)
             yield part, ~valid
 
@@ -180,7 +219,7 @@ def evidence(
         strips(),
         nodata.shape,
         step="evidence",
-        settings={"classes": classes, "materials": materials, "spectra": spectra},
+        settings={"classes": classes, "materials": materials, "spectra": spectra, "units": units},
         inputs=[cube, *map(Path, spectra.values())],
         class_names=list(classes),
         grid=grid_of(store),
@@ -188,7 +227,9 @@ def evidence(
     for warning in warnings:
         log.warning(warning)
     with atomic_write(found) as file:
-        file.write_text(json.dumps(_told(meant, bands, bool(views), warnings), indent=1) + "\n")
+        told = _told(meant, bands, bool(views), warnings)
+        told["units"] = said
+        file.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def _embed(words: Sequence[str]) -> np.ndarray:
@@ -228,6 +269,27 @@ def _sample(array: zarr.Array, nodata: np.ndarray, bands: np.ndarray) -> np.ndar
     return np.concatenate(
         [np.asarray(array[:, rows])[bands][:, drawn[rows]].T for rows in tile_rows(len(nodata))]
     )
+
+
+def _prepared(
+    store: zarr.Group, nodata: np.ndarray, bands: np.ndarray, units: str
+) -> tuple[np.ndarray, Correction | None, dict[str, str | None], str | None]:
+    """Spectra (pixel, band) to learn from, corrected if need be; the correction; what was found; what forbids it."""
+    good, wavelengths = read_array(store, "good_band"), read_array(store, "band")
+    fwhm = read_array(store, "fwhm") if "fwhm" in store else np.full(len(bands), np.nan)
+    sample = _sample(array_of(store, "reflectance"), nodata, good)
+    kind, why = what_units(units, wavelengths[good], fwhm[good], sample)
+    said: dict[str, str | None] = {"kind": kind, "reason": why, "correction": None}
+    sample = sample[:, bands[good]]
+    if all_dark(sample):
+        return sample, None, said, "all its pixels are dark, and what is left is noise"
+    if kind == "reflectance":
+        return sample, None, said, None
+    correction = learn_correction(wavelengths[bands], fwhm[bands], sample)
+    if correction is None:
+        reason = f"its values are no reflectance ({why}), and too uniform to be corrected"
+        return sample, None, said, f"{reason}; if they are reflectance, write units: reflectance"
+    return correction(sample), correction, said | {"correction": "quac"}, None
 
 
 def _told(
