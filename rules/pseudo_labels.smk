@@ -88,7 +88,7 @@ rule evidence:
         "../envs/special.yaml"
     params:
         settings=lambda w: flags(
-            {k: SCENES[w.scene][k] for k in ("classes", "materials")}
+            {k: SCENES[w.scene][k] for k in ("classes", "materials", "units")}
             | {"spectra": own_spectra(w.scene)}
         ),
         weights=bundled_model(),  # words that the table does not have are read by it

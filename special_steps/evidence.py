@@ -27,6 +27,7 @@ from special_steps.core.store import (
 )
 from special_steps.materials.library import material_spectra, own_spectra
 from special_steps.materials.nearest import Near, nearest
+from special_steps.materials.units import Correction, learn_correction, recognised
 from special_steps.materials.words import ClassMaterials, materials_of_classes, sentences
 
 log = logging.getLogger("special")
@@ -42,6 +43,8 @@ BLOCK = 4096  # pixels at a time
 # 18 and more where a class that covers much of the scene is not named
 FAR = 15.0
 FLOOR = 0.02  # of the typical value: darker is noise, and its logarithm would be, too
+LEAST = np.float32(1e-15)  # least length to divide by; radiance in large units is small
+NOISE = 0.4  # part of a pixel's bands that are not above zero, from which on it holds noise alone, which has half
 
 
 class View(NamedTuple):
@@ -66,11 +69,11 @@ def seen(spectra: np.ndarray, logarithms: bool) -> np.ndarray:
     """Spectra (spectrum, band) at any scale in a view, float32."""
     spectra = spectra.astype(np.float32)
     if logarithms:
-        typical = np.maximum(np.abs(spectra).mean(1, keepdims=True), np.float32(1e-6))
+        typical = np.maximum(np.abs(spectra).mean(1, keepdims=True), LEAST)
         logs = np.log(np.maximum(spectra / typical, np.float32(FLOOR)))
         return logs - logs.mean(1, keepdims=True)
     lengths = np.sqrt(np.einsum("ij,ij->i", spectra, spectra))[:, None]
-    return spectra / np.maximum(lengths, np.float32(1e-6))
+    return spectra / np.maximum(lengths, LEAST)
 
 
 def fit_view(pixels: np.ndarray, library: Sequence[np.ndarray], logarithms: bool) -> View:
@@ -187,12 +190,71 @@ def learn_views(
     return tuple(fit_view(pixels, given, logarithms) for logarithms in (False, True)), known
 
 
+def what_units(
+    units: str, wavelengths: np.ndarray, fwhm: np.ndarray | None, sample: np.ndarray
+) -> tuple[str, str]:
+    """What a scene's values are, reflectance or radiance, and why: as the config says, else by their looks.
+
+    Args:
+        units: auto, reflectance or radiance.
+        wavelengths: (band,) nm.
+        fwhm: (band,) nm, or None.
+        sample: (pixel, band).
+    """
+    if units != "auto":
+        return units, f"the config says units: {units}"
+    return recognised(wavelengths, fwhm, sample)
+
+
+def all_dark(sample: np.ndarray) -> bool:
+    """Whether nearly all pixels of a sample (pixel, band) are noise around zero; whatever the values' scale."""
+    return bool(((sample <= 0).mean(1) >= NOISE).mean() > 0.99)
+
+
+def units_of(
+    units: str,
+    wavelengths: np.ndarray,
+    fwhm: np.ndarray | None,
+    sample: np.ndarray,
+    good: np.ndarray,
+    bands: np.ndarray,
+) -> tuple[Correction | None, dict[str, str | None], str | None]:
+    """What a scene's values are, and what makes reflectance of them.
+
+    Args:
+        units: auto, reflectance or radiance.
+        wavelengths: (band,) nm.
+        fwhm: (band,) nm, or None.
+        sample: (band, pixel).
+        good: (band,) bool: which bands are asked for marks of sun and air.
+        bands: (band,) bool: which of them are compared with the library.
+
+    Returns:
+        The correction of (pixel, band) in `bands`, or None; kind, reason and correction for the report; and why the
+        library has no say, or None.
+    """
+    widths = np.full(len(good), np.nan) if fwhm is None else fwhm
+    kind, why = what_units(units, wavelengths[good], widths[good], sample[good].T)
+    said: dict[str, str | None] = {"kind": kind, "reason": why, "correction": None}
+    pixels = sample[bands].T
+    if all_dark(pixels):
+        return None, said, "all its pixels are dark, and what is left is noise"
+    if kind == "reflectance":
+        return None, said, None
+    correction = learn_correction(wavelengths[bands], widths[bands], pixels)
+    if correction is None:
+        reason = f"its values are no reflectance ({why}), and too uniform to be corrected"
+        return None, said, f"{reason}; if they are reflectance, write units: reflectance"
+    return correction, said | {"correction": "quac"}, None
+
+
 def evidence(
     *,
     cube: Path,
     classes: dict[str, list[str]],
     materials: dict[str, list[str]],
     spectra: dict[str, str],
+    units: str,
     out: Path,
     found: Path,
     table: Path,
@@ -204,6 +266,8 @@ def evidence(
         classes: class name -> synonyms.
         materials: class name or synonym -> materials that stand for it, in place of the table's.
         spectra: class name -> file of your own spectra, beside the materials'.
+        units: what the scene's values are: reflectance (at any scale), radiance (or digital numbers), or auto, by the
+            marks of sun and air.
         out: store to write, class probabilities.
         found: JSON file to write: what the words were taken for, the nearest materials by class, and warnings.
         table: CSV file to write: each class's mean spectrum, and the nearest of its library, band by band.
@@ -212,29 +276,39 @@ def evidence(
     array, nodata = array_of(store, "reflectance"), read_array(store, "nodata")
     meant = materials_of_classes(classes, materials, _embed, "materials")
     warnings = sentences(meant, "materials")
-    bands, library, owners = class_library(
-        meant,
-        {name: Path(file) for name, file in spectra.items()},
-        read_array(store, "band"),
-        read_array(store, "fwhm") if "fwhm" in store else None,
-        read_array(store, "good_band"),
-    )
+    if nodata.all():
+        raise UserError(f"{cube}: no pixel has data; look at the scene and its no-data value")
+    wavelengths, good = read_array(store, "band"), read_array(store, "good_band")
+    fwhm = read_array(store, "fwhm") if "fwhm" in store else None
+    (sample,) = read_pixels([array], nodata, SAMPLE)
+    good &= (sample != 0).any(1)  # a band that is zero everywhere is dead, whatever the file says
+    own = {name: Path(file) for name, file in spectra.items()}
+    bands, library, owners = class_library(meant, own, wavelengths, fwhm, good)
     reason = None
     if not any(spectra is not None for spectra in library):
         reason = "no class has materials"
     elif bands.sum() < FEWEST:
         reason = f"the scene has {bands.sum()} bands that the library knows, {FEWEST} are needed"
-    elif nodata.all():
-        raise UserError(f"{cube}: no pixel has data; look at the scene and its no-data value")
     views: tuple[View, ...] = ()
     near: list[Near] = []
+    said: dict[str, str | None] = {"kind": None, "reason": None, "correction": None}
+    correction = None
+    if reason is None:
+        correction, said, reason = units_of(units, wavelengths, fwhm, sample, good, bands)
     if reason:
         warnings.append(f"the spectral library has no say on this scene: {reason}")
     else:
-        sample = np.ascontiguousarray(read_pixels([array], nodata, SAMPLE)[0][bands].T)
-        views, known = learn_views(sample, library)
-        labels = class_evidence(views, sample, known).argmax(0)
-        near = nearest(sample, labels, library, owners)
+        pixels = np.ascontiguousarray(sample[bands].T)
+        if correction:
+            pixels = correction(pixels)
+            warnings.append(
+                "the scene's values look like radiance or digital numbers, not reflectance"
+                f" ({said['reason']}); they were corrected roughly for the spectral library: give reflectance if"
+                " you have it, or units: reflectance if they are"
+            )
+        views, known = learn_views(pixels, library)
+        labels = class_evidence(views, pixels, known).argmax(0)
+        near = nearest(pixels, labels, library, owners)
         warnings += far_away(near, list(classes))
 
     def strips() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -243,6 +317,8 @@ def evidence(
             part = np.full((len(classes), *valid.shape), 1 / len(classes), np.float32)
             if views and valid.any():
                 pixels = np.asarray(array[:, rows])[bands][:, valid].T
+                if correction:
+                    pixels = correction(pixels)
                 part[:, valid] = class_evidence(views, pixels, known)
             yield part, ~valid
 
@@ -251,7 +327,7 @@ def evidence(
         strips(),
         nodata.shape,
         step="evidence",
-        settings={"classes": classes, "materials": materials, "spectra": spectra},
+        settings={"classes": classes, "materials": materials, "spectra": spectra, "units": units},
         inputs=[cube, *map(Path, spectra.values())],
         class_names=list(classes),
         grid=grid_of(store),
@@ -259,9 +335,10 @@ def evidence(
     for warning in warnings:
         log.warning(warning)
     with atomic_write(found) as file:
-        file.write_text(json.dumps(_told(meant, bands, owners, near, warnings), indent=1) + "\n")
+        told = _told(meant, bands, owners, near, warnings) | {"units": said}
+        file.write_text(json.dumps(told, indent=1) + "\n")
     with atomic_write(table) as file:
-        _write_table(file, list(classes), near, read_array(store, "band")[bands])
+        _write_table(file, list(classes), near, wavelengths[bands])
 
 
 def _embed(words: Sequence[str]) -> np.ndarray:
