@@ -156,7 +156,7 @@ def scene(height: int = 9, width: int = 8, nm: np.ndarray = NM) -> tuple[np.ndar
 
 def ask(folder: Path, cube: Path, **given) -> tuple[np.ndarray, dict]:
     """Run the step: probabilities, and what it says."""
-    settings = {"classes": CLASSES, "materials": {}, "spectra": {}} | given
+    settings = {"classes": CLASSES, "materials": {}, "spectra": {}, "units": "auto"} | given
     out, found = folder / "e.zarr", folder / "e.json"
     evidence(cube=cube, **settings, out=out, found=found, table=folder / "e.csv")
     return open_store(out)["probabilities"][:], json.loads(found.read_text())
@@ -349,7 +349,7 @@ def test_torch_is_imported_for_words_that_the_table_lacks_only(tmp_path):
     code = (
         "import sys, json\nfrom pathlib import Path\nfrom special_steps.evidence import evidence\n"
         f"f = Path({str(tmp_path)!r})\n"
-        f"evidence(cube=Path({str(path)!r}), classes={CLASSES!r}, materials={{}}, spectra={{}},\n"
+        f"evidence(cube=Path({str(path)!r}), classes={CLASSES!r}, materials={{}}, spectra={{}}, units='auto',\n"
         "    out=f / 'o.zarr', found=f / 'o.json', table=f / 'o.csv')\n"
         "print(sorted({'torch', 'open_clip', 'pandas', 'matplotlib', 'sklearn'} & sys.modules.keys()))\n"
     )
