@@ -285,8 +285,8 @@ def evidence(
     own = {name: Path(file) for name, file in spectra.items()}
     bands, library, owners = class_library(meant, own, wavelengths, fwhm, good)
     reason = None
-    if not any(spectra is not None for spectra in library):
-        reason = "no class has materials"
+    if sum(spectra is not None for spectra in library) < min(2, len(classes)):
+        reason = "fewer than two classes have materials"
     elif bands.sum() < FEWEST:
         reason = f"the scene has {bands.sum()} bands that the library knows, {FEWEST} are needed"
     views: tuple[View, ...] = ()

@@ -26,9 +26,11 @@ def accuracies(file: Path) -> dict[str, float]:
     known = truth > 0
     found = {name: classify(spectra, probabilities) for name, classify in methods().items()}
     used = bool(np.ptp(evidence))  # with few bands the library has no say
-    heard = not used or information(spectra, np.ascontiguousarray(probabilities.T)) >= LEAST
-    both = joined(probabilities.T, evidence.T) if heard else np.ascontiguousarray(evidence.T)
-    for name, labels in (("library", np.ascontiguousarray(evidence.T)), ("both", both)):
+    clip, library = (np.ascontiguousarray(given.T) for given in (probabilities, evidence))
+    both = joined(clip, library) if used else clip
+    if used and information(spectra, clip) < LEAST:
+        both = library
+    for name, labels in (("library", library), ("both", both)):
         found[name] = labels.T
         found[f"{name}, cotrain"] = cotrained(spectra, labels, informed=used).probabilities.T
     return {n: float((p.argmax(1) + 1 == truth)[known].mean()) for n, p in found.items()}

@@ -83,7 +83,7 @@ MISTAKES = {
     "nothing to label with": (config(clip="none", evidence="none"), ["runs.hsi", "library"]),
     "words without materials and no CLIP": (
         config(classes=["car", "person"], clip="none", runs={"hsi": {}}),
-        ["nothing to label this scene with", "no class has materials"],
+        ["nothing to label this scene with", "fewer than two classes have materials"],
     ),
     "unknown setting": (config(scale=[1]), ["scale", "scales"]),
     "truth of another shape": (config(truth={"path": "small.mat"}), ["small.mat", "40", "36"]),
