@@ -241,10 +241,18 @@ def units_of(
         return None, said, "all its pixels are dark, and what is left is noise"
     if kind == "reflectance":
         return None, said, None
+    if (
+        units == "auto"
+    ):  # the correction made of simulated radiance .22 to .97 of what reflectance gives .66 to .97
+        reason = f"its values look like radiance or digital numbers, not reflectance ({why}); give reflectance, or"
+        return (
+            None,
+            said,
+            f"{reason} write units: radiance for a rough correction, units: reflectance if they are",
+        )
     correction = learn_correction(wavelengths[bands], widths[bands], pixels)
     if correction is None:
-        reason = f"its values are no reflectance ({why}), and too uniform to be corrected"
-        return None, said, f"{reason}; if they are reflectance, write units: reflectance"
+        return None, said, "its values are no reflectance, and too uniform to be corrected"
     return correction, said | {"correction": "quac"}, None
 
 
@@ -266,8 +274,8 @@ def evidence(
         classes: class name -> synonyms.
         materials: class name or synonym -> materials that stand for it, in place of the table's.
         spectra: class name -> file of your own spectra, beside the materials'.
-        units: what the scene's values are: reflectance (at any scale), radiance (or digital numbers), or auto, by the
-            marks of sun and air.
+        units: what the scene's values are: reflectance (at any scale), radiance (or digital numbers, which are
+            corrected roughly), or auto: by the marks of sun and air, and radiance is not compared.
         out: store to write, class probabilities.
         found: JSON file to write: what the words were taken for, the nearest materials by class, and warnings.
         table: CSV file to write: each class's mean spectrum, and the nearest of its library, band by band.
@@ -302,9 +310,8 @@ def evidence(
         if correction:
             pixels = correction(pixels)
             warnings.append(
-                "the scene's values look like radiance or digital numbers, not reflectance"
-                f" ({said['reason']}); they were corrected roughly for the spectral library: give reflectance if"
-                " you have it, or units: reflectance if they are"
+                "radiance was corrected roughly for the spectral library, by what the scene itself shows: look at"
+                " evidence.png, and give reflectance if you have it"
             )
         views, known = learn_views(pixels, library)
         labels = class_evidence(views, pixels, known).argmax(0)
