@@ -124,6 +124,7 @@ SETTINGS = {
     "evidence": [
         changed(*DEMO, "materials", value={"roof": ["tile"]}),
         changed(*DEMO, "materials", value={"roof": []}),
+        changed(*DEMO, "units", value="reflectance"),
         changed(
             *DEMO, "spectra", value={"roof": str(ROOT / "README.md")}
         ),  # any file: nothing is run
