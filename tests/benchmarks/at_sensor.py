@@ -1,5 +1,10 @@
 """What a sensor above the air measures of a scene's reflectance, before anybody corrects it: simulated.
 
+    python tests/benchmarks/at_sensor.py
+
+prints, for six simulated scenes and four airs, what radiance and digital numbers are taken for, and the accuracy of the
+spectral library's labels from reflectance, from these as they are, and corrected roughly.
+
 The simple spectral model SPCTRAL2 (Bird and Riordan 1984, SERI/TR-215-2436; 1986, Journal of Climate and Applied
 Meteorology 25, 87): the sun outside the air, Rayleigh and aerosol scattering, ozone, water vapour, oxygen and carbon
 dioxide, at about 10 nm. What the air itself sends up is single scattering (Gordon 1997, JGR 102, 17081).
@@ -8,8 +13,11 @@ dioxide, at about 10 nm. What the air itself sends up is single scattering (Gord
 from typing import NamedTuple
 
 import numpy as np
+from simulated_scenes import Simulated, simulate
 
-from special_steps.materials.units import gases
+from special_steps.evidence import class_evidence, class_library, learn_views
+from special_steps.materials.units import gases, learn_correction, recognised
+from special_steps.materials.words import materials_of_classes
 
 # nm, W/m2/nm outside the air, 1/(atm cm) of ozone: the table of Bird and Riordan, from 360 to 2500 nm
 _NM = [
@@ -122,3 +130,41 @@ def digital_numbers(radiance: np.ndarray, wavelengths: np.ndarray) -> np.ndarray
     gain = np.where(wavelengths < 1000, silicon, other).reshape((-1,) + (1,) * (radiance.ndim - 1))
     counts = radiance * gain
     return np.round(counts * (4000 / np.quantile(counts, 0.999))).astype(np.float32)
+
+
+def accuracy(values: np.ndarray, scene: Simulated, correct: bool = False) -> float:
+    """Share of a scene's valid pixels that the library labels as the truth does, from values (band, pixel)."""
+    meant = materials_of_classes({name: [] for name in scene.class_names}, {})
+    bands, library, _ = class_library(meant, {}, scene.wavelengths, None, scene.good)
+    pixels = np.ascontiguousarray(values[bands].T)
+    if correct:
+        correction = learn_correction(scene.wavelengths[bands], None, pixels[::3])
+        pixels = pixels if correction is None else correction(pixels)
+    views, known = learn_views(pixels[::3], library)
+    truth = scene.truth[~scene.nodata]
+    found = class_evidence(views, pixels, known).argmax(0) + 1
+    return float((found == truth)[truth > 0].mean())
+
+
+def main() -> None:
+    """Print the table."""
+    print("| scene | air | values | taken for | reflectance | as they are | corrected |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name in ("village-1", "suburb-1", "lake-1", "valley-1", "coast-1", "town-1"):
+        scene = simulate(name)
+        reflectance = scene.cube[:, ~scene.nodata]
+        best = accuracy(reflectance, scene)
+        for air, what in AIRS.items():
+            radiance = at_sensor(reflectance, scene.wavelengths, None, what)
+            counts = digital_numbers(radiance, scene.wavelengths)
+            for kind, values in (("radiance", radiance), ("counts", counts)):
+                good = scene.good
+                taken, _ = recognised(scene.wavelengths[good], None, values[good].T[::5])
+                row = best, accuracy(values, scene), accuracy(values, scene, correct=True)
+                print(
+                    f"| {name} | {air} | {kind} | {taken} | {' | '.join(f'{v:.2f}' for v in row)} |"
+                )
+
+
+if __name__ == "__main__":
+    main()
