@@ -191,8 +191,11 @@ def test_a_setting_of_the_alias_kind_runs_nothing(untouched):
 # --- code ---------------------------------------------------------------------------------------
 
 
-# what a step loads when it comes to it, not when it starts: a text tower for words that the table does not have
+# what a step loads when it comes to it, not when it starts: a text tower for words that the table does not have, and
+# kernels where there is a GPU
+TRITON = ["kernels.conv_triton", "kernels.scan_triton"]
 LATE = {"evidence": ["clip.model", "clip.prompts"]}
+LATE |= dict.fromkeys(("network", "warmup", "refine"), TRITON)
 
 
 @pytest.fixture(scope="session")
