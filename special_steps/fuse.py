@@ -54,19 +54,29 @@ def fused(maps: Sequence[np.ndarray]) -> np.ndarray:
     return np.divide(total, sums, out=total, where=sums > 0)
 
 
-def joined(clip: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+def joined(clip: np.ndarray, evidence: np.ndarray, known: Sequence[bool]) -> np.ndarray:
     """Both witnesses' class probabilities as one: their product, weighted by exponents, normalised over classes.
 
+    Classes without spectra keep what CLIP gives them, of which the library knows nothing; the others share the rest.
+
     Args:
-        clip: (class, y, x) float32.
+        clip: (class, y, x) float32, sums to 1 over classes.
         evidence: (class, y, x) float32.
+        known: which classes have spectra.
 
     Returns:
         (class, y, x) float32.
     """
     least = np.float32(1e-6)  # neither rules out a class
+    has = np.asarray(known)
     product = np.sqrt(clip + least) * (evidence + least) ** 2
-    return np.divide(product, product.sum(0), out=product)
+    product[~has] = 0
+    product /= product.sum(0)
+    if not has.all():
+        product[has] *= clip[has].sum(0)
+        product[~has] = clip[~has]
+        product /= product.sum(0)
+    return product
 
 
 def compared(
@@ -148,7 +158,11 @@ def fuse(
                 counts = information(*_pixels(features, pseudo, nodata)) if features else 1.0
                 if counts < LEAST:
                     told["warnings"].insert(0, UNHEARD.format(counts))
-                pseudo = fused([known]) if counts < LEAST else joined(pseudo, known)
+                pseudo = (
+                    fused([known])
+                    if counts < LEAST
+                    else joined(pseudo, known, [c["spectra"] > 0 for c in said["classes"]])
+                )
         elif pseudo is None:
             raise UserError(
                 f"there is nothing to label this scene with: {said['warnings'][-1]}; take a CLIP with clip,"

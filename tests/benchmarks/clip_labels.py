@@ -27,7 +27,7 @@ def accuracies(file: Path) -> dict[str, float]:
     found = {name: classify(spectra, probabilities) for name, classify in methods().items()}
     used = bool(np.ptp(evidence))  # with few bands the library has no say
     clip, library = (np.ascontiguousarray(given.T) for given in (probabilities, evidence))
-    both = joined(clip, library) if used else clip
+    both = joined(clip, library, [True] * len(clip)) if used else clip
     if used and information(spectra, clip) < LEAST:
         both = library
     for name, labels in (("library", library), ("both", both)):

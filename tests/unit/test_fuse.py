@@ -141,7 +141,7 @@ def test_both_witnesses_by_hand():
     clip = np.array([[[0.64, 0.5, 0.9]], [[0.36, 0.5, 0.1]]], "f4")
     library = np.array([[[0.5, 0.2, 0.1]], [[0.5, 0.8, 0.9]]], "f4")
     before = clip.copy(), library.copy()
-    found = joined(clip, library)
+    found = joined(clip, library, [True] * 2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-6)
     np.testing.assert_allclose(found[0, 0, 0], 0.8 / 1.4, atol=1e-4)  # an even one changes no order
@@ -152,11 +152,22 @@ def test_both_witnesses_by_hand():
 
 def test_neither_witness_rules_out_a_class():
     zero = np.array([[[1, 0]], [[0, 1]]], "f4")
-    found = joined(zero, zero[::-1].copy())
+    found = joined(zero, zero[::-1].copy(), [True] * 2)
     assert np.isfinite(found).all()
     assert (found > 0).all()
-    both = joined(zero, np.full((2, 1, 2), 0.5, "f4"))
+    both = joined(zero, np.full((2, 1, 2), 0.5, "f4"), [True] * 2)
     np.testing.assert_array_equal(both.argmax(0), [[0, 1]])
+
+
+def test_a_class_without_spectra_keeps_what_clip_gives_it():
+    """The library can't find it, and must not rule it out: its say is about the other classes."""
+    clip = np.array([[[0.6, 0.1]], [[0.3, 0.6]], [[0.1, 0.3]]], "f4")
+    library = np.array([[[0.3, 0.3]], [[0.6, 0.2]], [[0.1, 0.5]]], "f4")
+    found = joined(clip, library, [False, True, True])
+    np.testing.assert_allclose(found[0], clip[0], atol=1e-5)
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-6)
+    others = joined(clip[1:], library[1:], [True, True])
+    np.testing.assert_allclose(found[1:], others * (1 - clip[0]), atol=1e-5)
 
 
 def said(path: Path, used: bool = True, spectra: tuple[int, ...] = (5, 9, 3)) -> Path:
@@ -186,7 +197,7 @@ def test_words_and_spectra_are_joined(tmp_path, given):
     library = make_prediction(tmp_path / "e.zarr", probabilities(3), NAMES)
     told = fuse(maps=maps, evidence=(library, said(tmp_path / "e.json")), **given)
     found, labels, _ = result(given["out"])
-    wanted = joined(fused([probabilities(1), probabilities(2)]), probabilities(3))
+    wanted = joined(fused([probabilities(1), probabilities(2)]), probabilities(3), [True] * 3)
     np.testing.assert_allclose(found[:, 1:], wanted[:, 1:], atol=1e-6)
     assert labels[0, 0] == 0
     assert told["between"] == "CLIP and the spectral library"
@@ -219,7 +230,9 @@ def test_clip_has_no_say_where_its_labels_say_nothing_about_the_spectra(tmp_path
         class_names=NAMES,
     )
     found, _, _ = result(tmp_path / "p.zarr")
-    np.testing.assert_allclose(found, joined(clip, known) if useful else known, atol=1e-6)
+    np.testing.assert_allclose(
+        found, joined(clip, known, [True] * 3) if useful else known, atol=1e-6
+    )
     assert any("little information" in warning for warning in told["warnings"]) != useful
 
 
