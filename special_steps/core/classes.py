@@ -71,13 +71,7 @@ def classes_by_label(
         raise UserError(f"{where}: say which label each class has, by class name")
     classes: dict[int, str] = {}
     for name, label in labels.items():
-        if name not in class_names:
-            close = difflib.get_close_matches(name, class_names, 1)
-            hint = f" did you mean '{close[0]}'?" if close else ""
-            listed = ", ".join(f"'{n}'" for n in class_names)
-            raise UserError(
-                f"{where}: '{name}' is not a class of the scene;{hint} its classes: {listed}"
-            )
+        check_class(name, class_names, where)
         if label in unlabelled:
             raise UserError(
                 f"{where}: label {label} of '{name}' is in 'unlabelled', too; take it out of one"
@@ -89,6 +83,21 @@ def classes_by_label(
             )
         classes[label] = name
     return classes
+
+
+def check_class(name: str, class_names: Sequence[str], where: str) -> None:
+    """Refuse a name that is no class of the scene.
+
+    Raises:
+        UserError: naming `where`, the nearest class and all classes.
+    """
+    if name not in class_names:
+        close = difflib.get_close_matches(name, class_names, 1)
+        hint = f" did you mean '{close[0]}'?" if close else ""
+        listed = ", ".join(f"'{n}'" for n in class_names)
+        raise UserError(
+            f"{where}: '{name}' is not a class of the scene;{hint} its classes: {listed}"
+        )
 
 
 def _check_number(classes: int, where: str) -> None:

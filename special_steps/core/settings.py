@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
-from special_steps.core.classes import classes_by_label, read_classes
+from special_steps.core.classes import check_class, classes_by_label, read_classes
 from special_steps.core.errors import UserError
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
@@ -54,7 +54,8 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     config = _filled(config, rules, rules)
     for name, scene in config["scenes"].items():
         scene["classes"] = read_classes(scene["classes"], f"config: scenes.{name}.classes")
-        _check_spectra(scene, f"scenes.{name}.spectra")
+        for class_name in scene["spectra"]:
+            check_class(class_name, list(scene["classes"]), f"config: scenes.{name}.spectra")
         if truth := scene["ground_truth"]:
             where = f"config: scenes.{name}.ground_truth.labels"
             classes_by_label(truth["labels"], list(scene["classes"]), truth["unlabelled"], where)
@@ -192,18 +193,6 @@ def _check_clip(clip: dict[str, Any], where: str) -> None:
             f"config: {where}.stride: {clip['stride']} is more than the window of"
             f" {clip['window']} pixels and leaves gaps; make it smaller"
         )
-
-
-def _check_spectra(scene: dict[str, Any], where: str) -> None:
-    names = list(scene["classes"])
-    for name in scene["spectra"]:
-        if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f" did you mean '{close[0]}'?" if close else ""
-            raise UserError(
-                f"config: {where}: '{name}' is not a class of the scene;{hint} its classes:"
-                f" {', '.join(map(repr, names))}"
-            )
 
 
 def _check_stretch(section: dict[str, Any], where: str) -> None:
