@@ -11,6 +11,7 @@ import numpy as np
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
+from special_steps.core.prediction import kappa
 from special_steps.core.store import (
     class_names,
     open_store,
@@ -47,12 +48,10 @@ def scores(predicted: np.ndarray, truth: np.ndarray, class_names: list[str]) -> 
     with np.errstate(invalid="ignore"):
         producers, users = hits / actual, hits / called
         f1, iou = 2 * hits / (actual + called), hits / (actual + called - hits)
-    agreement, chance = hits.sum() / total, float(actual @ called) / total**2
     return {
-        "oa": float(agreement),
+        "oa": float(hits.sum() / total),
         "aa": float(np.nanmean(producers)),
-        # all of one class in both maps leaves kappa 0/0: full agreement
-        "kappa": float((agreement - chance) / (1 - chance)) if chance < 1 else 1.0,
+        "kappa": kappa(matrix),
         "pixels": total,
         "classes": [
             {

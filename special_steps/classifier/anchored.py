@@ -13,6 +13,7 @@ from special_steps.classifier.gaussian import (
     project,
 )
 from special_steps.classifier.sampling import surest
+from special_steps.core.prediction import kappa
 
 # Chosen on CLIP's labels of simulated scenes, the half to choose on (tests/benchmarks/simulated_scenes.py):
 FIRST, SUREST, ROUNDS = 0.3, 0.6, 10  # shares of each class's pixels at first and in each round
@@ -57,10 +58,9 @@ def information(spectra: np.ndarray, probabilities: np.ndarray) -> float:
     _, found = anchored(
         project(views, spectra), views, normalised(probabilities + np.float32(1e-6))
     )
-    pairs = np.zeros((len(probabilities),) * 2)
-    np.add.at(pairs, (probabilities.argmax(0), found.argmax(0)), 1 / len(spectra))
-    by_chance = pairs.sum(0) @ pairs.sum(1)
-    return float((np.trace(pairs) - by_chance) / (1 - by_chance)) if by_chance < 1 else 1.0
+    pairs = np.zeros((len(probabilities),) * 2, np.int64)
+    np.add.at(pairs, (probabilities.argmax(0), found.argmax(0)), 1)
+    return kappa(pairs)
 
 
 def normalised(values: np.ndarray) -> np.ndarray:

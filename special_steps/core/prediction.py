@@ -30,6 +30,18 @@ def margins(probabilities: np.ndarray) -> np.ndarray:
     return best[1] - best[0]
 
 
+def kappa(pairs: np.ndarray) -> float:
+    """Cohen's kappa of two maps: agreement beyond chance; 1 where both are of one class, which leaves it 0/0.
+
+    Args:
+        pairs: (class, class) pixels by their labels in both.
+    """
+    total = int(pairs.sum())
+    agreement = np.trace(pairs) / total
+    chance = float(pairs.sum(1) @ pairs.sum(0)) / total**2
+    return float((agreement - chance) / (1 - chance)) if chance < 1 else 1.0
+
+
 def labels(probabilities: np.ndarray, nodata: np.ndarray) -> np.ndarray:
     """Most probable class per pixel, from 1, and 0 where there is no data.
 
