@@ -65,13 +65,19 @@ def compiled_kernels() -> Kernels | None:
 def triton_kernels() -> Kernels | str:
     """The kernels in Triton for CUDA, or the reason why they do not run."""
     try:
-        from special_steps.kernels import conv_triton, scan_triton
-
+        kernels = load_triton_kernels()
         x, one = torch.zeros(1, 5, 1, device="cuda"), torch.zeros(1, device="cuda")
-        conv_triton.conv_forward(x, x[0], one, None)
-        scan_triton.scan_forward(ScanInputs(x, x, x[0, :1], x, x, one, x, one), False)
+        kernels.conv_forward(x, x[0], one, None)
+        kernels.scan_forward(ScanInputs(x, x, x[0, :1], x, x, one, x, one), False)
     except Exception as error:  # of Triton, the C compiler that it calls, the driver: whatever it is, others can do it
         return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return kernels
+
+
+def load_triton_kernels() -> Kernels:
+    """The kernels in Triton, not tried; ImportError where there is no Triton."""
+    from special_steps.kernels import conv_triton, scan_triton
+
     return Kernels(
         scan_triton.scan_forward,
         scan_triton.scan_backward,

@@ -11,9 +11,8 @@ from test_mamba import oracle
 from test_scan import by_kernel, by_torch, compare, inputs
 
 from special_steps.classifier import mamba
-from special_steps.classifier.mamba import Kernels, Mamba
+from special_steps.classifier.mamba import Mamba, load_triton_kernels
 from special_steps.kernels import conv_triton, scan_triton
-from special_steps.kernels.matmul import multiply_by_torch, outer_by_torch
 
 SHAPES = [  # sequences, tokens, channels, states; chunks have 8 tokens
     (1, 1, 1, 1),
@@ -87,14 +86,7 @@ def test_nan_is_not_hidden():
     ("shape", "values"), [((1, 10, 3), 2**20), ((1, 21, 2), 20), ((6, 4, 2), 16)]
 )
 def test_block_equals_the_oracle(monkeypatch, shape, values):
-    kernels = Kernels(
-        scan_triton.scan_forward,
-        scan_triton.scan_backward,
-        conv_triton.conv_forward,
-        conv_triton.conv_backward,
-        multiply_by_torch,
-        outer_by_torch,
-    )
+    kernels = load_triton_kernels()
     monkeypatch.setattr(mamba, "_kernels", lambda device: (kernels, values))
     block, tokens = Mamba(shape[2], d_state=4), torch.randn(shape, requires_grad=True)
     leaves = [tokens, *block.parameters()]
