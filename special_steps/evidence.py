@@ -26,8 +26,8 @@ from special_steps.core.store import (
     tile_rows,
 )
 from special_steps.materials.library import material_spectra, own_spectra
-from special_steps.materials.nearest import Near, nearest
-from special_steps.materials.units import Correction, learn_correction, recognised
+from special_steps.materials.nearest import LEAST, Near, nearest, unit_length
+from special_steps.materials.units import units_of
 from special_steps.materials.words import ClassMaterials, materials_of_classes, sentences
 
 log = logging.getLogger("special")
@@ -43,8 +43,6 @@ BLOCK = 4096  # pixels at a time
 # 18 and more where a class that covers much of the scene is not named
 FAR = 15.0
 FLOOR = 0.02  # of the typical value: darker is noise, and its logarithm would be, too
-LEAST = np.float32(1e-15)  # least length to divide by; radiance in large units is small
-NOISE = 0.4  # part of a pixel's bands that are not above zero, from which on it holds noise alone, which has half
 
 
 class View(NamedTuple):
@@ -68,12 +66,11 @@ def usable_bands(wavelengths: np.ndarray, good: np.ndarray) -> np.ndarray:
 def seen(spectra: np.ndarray, logarithms: bool) -> np.ndarray:
     """Spectra (spectrum, band) at any scale in a view, float32."""
     spectra = spectra.astype(np.float32)
-    if logarithms:
-        typical = np.maximum(np.abs(spectra).mean(1, keepdims=True), LEAST)
-        logs = np.log(np.maximum(spectra / typical, np.float32(FLOOR)))
-        return logs - logs.mean(1, keepdims=True)
-    lengths = np.sqrt(np.einsum("ij,ij->i", spectra, spectra))[:, None]
-    return spectra / np.maximum(lengths, LEAST)
+    if not logarithms:
+        return unit_length(spectra)
+    typical = np.maximum(np.abs(spectra).mean(1, keepdims=True), LEAST)
+    logs = np.log(np.maximum(spectra / typical, np.float32(FLOOR)))
+    return logs - logs.mean(1, keepdims=True)
 
 
 def fit_view(pixels: np.ndarray, library: Sequence[np.ndarray], logarithms: bool) -> View:
@@ -91,8 +88,8 @@ def fit_view(pixels: np.ndarray, library: Sequence[np.ndarray], logarithms: bool
     axes = np.linalg.eigh(np.cov(both.T).reshape(len(mean), -1))[1][:, ::-1][:, :COMPONENTS]
     axes = axes.astype(np.float32)
     view = View(logarithms, mean, axes, tuple((spectra - mean) @ axes for spectra in known), 1.0)
-    nearest = view_distances(view, pixels).min(0)
-    return view._replace(scale=float(np.median(nearest)) or 1.0)
+    smallest = view_distances(view, pixels).min(0)
+    return view._replace(scale=float(np.median(smallest)) or 1.0)
 
 
 def view_distances(view: View, spectra: np.ndarray) -> np.ndarray:
@@ -188,72 +185,6 @@ def learn_views(
     given = [spectra for spectra in library if spectra is not None]
     known = np.array([spectra is not None for spectra in library])
     return tuple(fit_view(pixels, given, logarithms) for logarithms in (False, True)), known
-
-
-def what_units(
-    units: str, wavelengths: np.ndarray, fwhm: np.ndarray | None, sample: np.ndarray
-) -> tuple[str, str]:
-    """What a scene's values are, reflectance or radiance, and why: as the config says, else by their looks.
-
-    Args:
-        units: auto, reflectance or radiance.
-        wavelengths: (band,) nm.
-        fwhm: (band,) nm, or None.
-        sample: (pixel, band).
-    """
-    if units != "auto":
-        return units, f"the config says units: {units}"
-    return recognised(wavelengths, fwhm, sample)
-
-
-def all_dark(sample: np.ndarray) -> bool:
-    """Whether nearly all pixels of a sample (pixel, band) are noise around zero; whatever the values' scale."""
-    return bool(((sample <= 0).mean(1) >= NOISE).mean() > 0.99)
-
-
-def units_of(
-    units: str,
-    wavelengths: np.ndarray,
-    fwhm: np.ndarray | None,
-    sample: np.ndarray,
-    good: np.ndarray,
-    bands: np.ndarray,
-) -> tuple[Correction | None, dict[str, str | None], str | None]:
-    """What a scene's values are, and what makes reflectance of them.
-
-    Args:
-        units: auto, reflectance or radiance.
-        wavelengths: (band,) nm.
-        fwhm: (band,) nm, or None.
-        sample: (band, pixel).
-        good: (band,) bool: which bands are asked for marks of sun and air.
-        bands: (band,) bool: which of them are compared with the library.
-
-    Returns:
-        The correction of (pixel, band) in `bands`, or None; kind, reason and correction for the report; and why the
-        library has no say, or None.
-    """
-    widths = np.full(len(good), np.nan) if fwhm is None else fwhm
-    kind, why = what_units(units, wavelengths[good], widths[good], sample[good].T)
-    said: dict[str, str | None] = {"kind": kind, "reason": why, "correction": None}
-    pixels = sample[bands].T
-    if all_dark(pixels):
-        return None, said, "all its pixels are dark, and what is left is noise"
-    if kind == "reflectance":
-        return None, said, None
-    if (
-        units == "auto"
-    ):  # the correction made of simulated radiance .22 to .97 of what reflectance gives .66 to .97
-        reason = f"its values look like radiance or digital numbers, not reflectance ({why}); give reflectance, or"
-        return (
-            None,
-            said,
-            f"{reason} write units: radiance for a rough correction, units: reflectance if they are",
-        )
-    correction = learn_correction(wavelengths[bands], widths[bands], pixels)
-    if correction is None:
-        return None, said, "its values are no reflectance, and too uniform to be corrected"
-    return correction, said | {"correction": "quac"}, None
 
 
 def evidence(

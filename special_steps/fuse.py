@@ -154,15 +154,16 @@ def fuse(
             if pseudo is None:
                 pseudo = fused([known])
             else:
-                told = _compared(pseudo, known, nodata, said["classes"], maps)
+                has = [one["spectra"] > 0 for one in said["classes"]]
+                first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
+                pairs = _pairs(pseudo, known, nodata)
+                told = compared(pairs, class_names, has, first)
                 counts = information(*_pixels(features, pseudo, nodata)) if features else 1.0
                 if counts < LEAST:
                     told["warnings"].insert(0, UNHEARD.format(counts))
-                pseudo = (
-                    fused([known])
-                    if counts < LEAST
-                    else joined(pseudo, known, [c["spectra"] > 0 for c in said["classes"]])
-                )
+                    pseudo = fused([known])
+                else:
+                    pseudo = joined(pseudo, known, has)
         elif pseudo is None:
             raise UserError(
                 f"there is nothing to label this scene with: {said['warnings'][-1]}; take a CLIP with clip,"
@@ -193,22 +194,14 @@ def _pixels(features: Path, clip: np.ndarray, nodata: np.ndarray) -> tuple[np.nd
     return np.ascontiguousarray(spectra.T), sample
 
 
-def _compared(
-    clip: np.ndarray,
-    library: np.ndarray,
-    nodata: np.ndarray,
-    classes: Sequence[dict[str, Any]],
-    maps: Sequence[Path],
-) -> dict[str, Any]:
-    """Count the pairs of labels of both witnesses' probabilities (class, y, x)."""
+def _pairs(clip: np.ndarray, library: np.ndarray, nodata: np.ndarray) -> np.ndarray:
+    """(class, class) pixels by the labels of both witnesses' probabilities (class, y, x)."""
     pairs = np.zeros((len(clip), len(clip)), np.int64)
     for rows in tile_rows(len(nodata)):
         valid = ~nodata[rows]
         both = (each[:, rows].argmax(0)[valid] for each in (clip, library))
         np.add.at(pairs, tuple(both), 1)
-    first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
-    names, known = [c["class"] for c in classes], [c["spectra"] > 0 for c in classes]
-    return compared(pairs, names, known, first)
+    return pairs
 
 
 if __name__ == "__main__":

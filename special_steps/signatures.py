@@ -27,11 +27,8 @@ def signatures_picture(rows: "pd.DataFrame", classes: list[dict[str, Any]]) -> "
     import numpy as np
     from matplotlib.figure import Figure
 
-    colours = dict(
-        zip(
-            (c["class"] for c in classes), class_colours([c["class"] for c in classes]), strict=True
-        )
-    )
+    names = [one["class"] for one in classes]
+    colours = dict(zip(names, class_colours(names), strict=True))
     kept = sorted(classes, key=lambda one: -one.get("share", 0))[:MOST]
     shown = [one for one in classes if one in kept]
     columns = min(COLUMNS, len(shown))

@@ -19,6 +19,7 @@ from special_steps.materials.physics import (
     wetted,
 )
 from special_steps.materials.thinning import spread
+from special_steps.materials.words import MATERIALS
 
 MOST = 300  # spectra a material
 GAP = 20.0  # nm; where the library's own bands lie farther apart, it does not know what is between
@@ -30,7 +31,7 @@ GLINT = (
     0.03,
 )  # under more, a water has the shape of what it mirrors, and is any grey thing's
 
-# Names of materials that are those of the library (LEVEL_3)
+# Of MATERIALS, those with the names of the library (LEVEL_3); the others are made below
 MEASURED = (
     "asphalt", "bark", "bridge", "char", "comp_shingle", "concrete_tile", "dirt", "driveway", "gravel", "litter",
     "metal", "npv", "paint", "parking_lot", "road", "sand", "sidewalk", "soil", "tile", "wood", "wood_shingle",
@@ -276,7 +277,6 @@ _MADE: dict[str, Callable[[], np.ndarray]] = {
     "mud": _mud,
     "shadow": _shadow,
 }
-MATERIALS = (*MEASURED, *_MADE)
 
 
 @cache

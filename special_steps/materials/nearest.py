@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 BLOCK = 4096  # pixels at a time
+LEAST = np.float32(1e-15)  # least length to divide by; radiance in large units is small
 
 
 class Near(NamedTuple):
@@ -38,7 +39,7 @@ def nearest(
         library: by class, (spectrum, band) float32; None: no spectra.
         owners: by class, each spectrum's material.
     """
-    units = _units(pixels)
+    units = unit_length(pixels)
     found = []
     for k, known in enumerate(library):
         mine = np.flatnonzero(labels == k)
@@ -47,7 +48,7 @@ def nearest(
         if known is None or mean is None:
             found.append(Near(share, None, {}, mean, None, None))
             continue
-        directions = _units(known)
+        directions = unit_length(known)
         best, cosines = np.empty(len(mine), np.intp), np.empty(len(mine), np.float32)
         for start in range(0, len(mine), BLOCK):
             part = slice(start, start + BLOCK)
@@ -62,7 +63,7 @@ def nearest(
     return found
 
 
-def _units(spectra: np.ndarray) -> np.ndarray:
-    """Spectra at unit length, float32."""
+def unit_length(spectra: np.ndarray) -> np.ndarray:
+    """Spectra (spectrum, band) float32 at any scale, each divided by its length."""
     lengths = np.sqrt(np.einsum("ij,ij->i", spectra, spectra))[:, None]
-    return (spectra / np.maximum(lengths, 1e-6)).astype(np.float32)
+    return spectra / np.maximum(lengths, LEAST)

@@ -57,6 +57,7 @@ SUNNY = (
     (1550, 1700, 1.0),
     (2080, 2300, 2.0),
 )  # nm, and what light at 450-550 nm is to it in plants and soils at most
+NOISE = 0.4  # part of a pixel's bands that are not above zero, from which on it holds noise alone, which has half
 DARKEST = 0.005  # part of the pixels
 ENDMEMBERS = 15
 ROUNDS = 4
@@ -280,3 +281,73 @@ def _neither(reflectance: np.ndarray, wavelengths: np.ndarray) -> np.ndarray:
     if kept.sum() < 3:
         kept = green <= np.sort(green)[min(2, len(green) - 1)]
     return kept
+
+
+# --- what a scene is compared as
+
+
+def what_units(
+    units: str, wavelengths: np.ndarray, fwhm: np.ndarray | None, sample: np.ndarray
+) -> tuple[str, str]:
+    """What a scene's values are, reflectance or radiance, and why: as the config says, else by their looks.
+
+    Args:
+        units: auto, reflectance or radiance.
+        wavelengths: (band,) nm.
+        fwhm: (band,) nm, or None.
+        sample: (pixel, band).
+    """
+    if units != "auto":
+        return units, f"the config says units: {units}"
+    return recognised(wavelengths, fwhm, sample)
+
+
+def all_dark(sample: np.ndarray) -> bool:
+    """Whether nearly all pixels of a sample (pixel, band) are noise around zero; whatever the values' scale."""
+    return bool(((sample <= 0).mean(1) >= NOISE).mean() > 0.99)
+
+
+def units_of(
+    units: str,
+    wavelengths: np.ndarray,
+    fwhm: np.ndarray | None,
+    sample: np.ndarray,
+    good: np.ndarray,
+    bands: np.ndarray,
+) -> tuple[Correction | None, dict[str, str | None], str | None]:
+    """What a scene's values are, and what makes reflectance of them.
+
+    Args:
+        units: auto, reflectance or radiance.
+        wavelengths: (band,) nm.
+        fwhm: (band,) nm, or None.
+        sample: (band, pixel).
+        good: (band,) bool: which bands are asked for marks of sun and air.
+        bands: (band,) bool: which of them are compared with the library.
+
+    Returns:
+        The correction of (pixel, band) in `bands`, or None; kind, reason and correction for the report; and why the
+        library has no say, or None.
+    """
+    widths = np.full(len(good), np.nan) if fwhm is None else fwhm
+    kind, why = what_units(units, wavelengths[good], widths[good], sample[good].T)
+    said: dict[str, str | None] = {"kind": kind, "reason": why, "correction": None}
+    pixels = sample[bands].T
+    if all_dark(pixels):
+        return None, said, "all its pixels are dark, and what is left is noise"
+    if kind == "reflectance":
+        return None, said, None
+    if units == "auto":
+        # corrected, simulated radiance was .22 to .97 right where reflectance is .66 to .97
+        return (
+            None,
+            said,
+            (
+                f"its values look like radiance or digital numbers, not reflectance ({why}); give reflectance, or write"
+                " units: radiance for a rough correction, units: reflectance if they are"
+            ),
+        )
+    correction = learn_correction(wavelengths[bands], widths[bands], pixels)
+    if correction is None:
+        return None, said, "its values are no reflectance, and too uniform to be corrected"
+    return correction, said | {"correction": "quac"}, None

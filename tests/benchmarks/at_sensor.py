@@ -10,14 +10,16 @@ Meteorology 25, 87): the sun outside the air, Rayleigh and aerosol scattering, o
 dioxide, at about 10 nm. What the air itself sends up is single scattering (Gordon 1997, JGR 102, 17081).
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from simulated_scenes import Simulated, simulate
 
 from special_steps.evidence import class_evidence, class_library, learn_views
 from special_steps.materials.units import gases, learn_correction, recognised
 from special_steps.materials.words import materials_of_classes
+
+if TYPE_CHECKING:
+    from simulated_scenes import Simulated
 
 # nm, W/m2/nm outside the air, 1/(atm cm) of ozone: the table of Bird and Riordan, from 360 to 2500 nm
 _NM = [
@@ -132,7 +134,7 @@ def digital_numbers(radiance: np.ndarray, wavelengths: np.ndarray) -> np.ndarray
     return np.round(counts * (4000 / np.quantile(counts, 0.999))).astype(np.float32)
 
 
-def accuracy(values: np.ndarray, scene: Simulated, correct: bool = False) -> float:
+def accuracy(values: np.ndarray, scene: "Simulated", correct: bool = False) -> float:
     """Share of a scene's valid pixels that the library labels as the truth does, from values (band, pixel)."""
     meant = materials_of_classes({name: [] for name in scene.class_names}, {})
     bands, library, _ = class_library(meant, {}, scene.wavelengths, None, scene.good)
@@ -148,6 +150,8 @@ def accuracy(values: np.ndarray, scene: Simulated, correct: bool = False) -> flo
 
 def main() -> None:
     """Print the table."""
+    from simulated_scenes import simulate  # imports CLIP: tests of the air do without
+
     print("| scene | air | values | taken for | reflectance | as they are | corrected |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in ("village-1", "suburb-1", "lake-1", "valley-1", "coast-1", "town-1"):

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from special_steps.evidence import units_of
 from special_steps.materials.library import material_spectra
-from special_steps.materials.units import learn_correction, recognised
+from special_steps.materials.units import learn_correction, recognised, units_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from at_sensor import AIRS, at_sensor, digital_numbers
