@@ -1,10 +1,13 @@
 """Reads the configuration, builds paths and command lines; no rule in here."""
 
+import functools
 import json
 import os
 import shlex
 import sys
+import tempfile
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from snakemake.exceptions import WorkflowError
 
@@ -27,6 +30,8 @@ shell.prefix(
 from special_steps.core.digest import digest_of
 from special_steps.core.errors import UserError
 from special_steps.core.settings import load
+from special_steps.io.source import is_archive, source_files
+from special_steps.io.vectors import polygon_files
 from special_steps.materials.words import check_overrides
 
 try:
@@ -72,15 +77,50 @@ def data_files(paths):
     return [data_file(p) for p in ([paths] if isinstance(paths, str) else paths)]
 
 
-def headers(paths):
-    """ENVI headers beside the files: an edited header means another cube."""
-    beside = [h for p in paths for h in (Path(p).with_suffix(".hdr"), Path(f"{p}.hdr"))]
-    there = [str(h) for h in beside if h.is_file() or str(h) == f"{DEMO}scene.hdr"]
-    return [h for h in there if h not in paths]
+@functools.cache
+def all_files(path):
+    """A file, or folder, with all that is read with it (headers, sidecars): an edited one means another scene."""
+    if path.startswith(DEMO):
+        return [path] if path.endswith(".tif") else [path, f"{DEMO}scene.hdr"]
+    return list(dict.fromkeys(str(file) for file in source_files(path))) or [path]
+
+
+def with_sidecars(paths):
+    return [file for path in paths for file in all_files(path)]
+
+
+def cube_paths(scene):
+    """What ingest opens: the scene's files, or the folder that its archive is unpacked to."""
+    paths = data_files(SCENES[scene]["cube"]["path"])
+    if len(paths) == 1 and is_archive(paths[0]):
+        return [f"results/{scene}/product"]
+    return paths
+
+
+def scene_files(scene):
+    """What ingest reads of a scene."""
+    paths = cube_paths(scene)
+    return paths if paths[0].startswith("results/") else with_sidecars(paths)
+
+
+def mask_settings(scene):
+    """What leaves out pixels of a scene, with the paths of its files."""
+    given = SCENES[scene]
+    mask = given["mask"] and given["mask"] | {"path": data_file(given["mask"]["path"])}
+    area = given["area"] and data_file(given["area"])
+    return {"mask": mask, "mask_quality": given["mask_quality"], "area": area}
+
+
+def mask_files(scene):
+    masks = mask_settings(scene)
+    raster = with_sidecars([masks["mask"]["path"]]) if masks["mask"] else []
+    area = polygon_files(Path(masks["area"])) if masks["area"] else []
+    return raster + list(map(str, area))
 
 
 def cube_settings(scene):
-    return {k: v for k, v in SCENES[scene]["cube"].items() if k != "path"}
+    own = {k: v for k, v in SCENES[scene]["cube"].items() if k != "path"}
+    return own | mask_settings(scene)
 
 
 def class_names(scene):
@@ -113,13 +153,31 @@ def dense_settings(clip):
     return {k: v for k, v in CLIPS[clip].items() if k != "templates"}
 
 
+def own_labels(scene, run):
+    """The user's own class probabilities, in place of CLIP's."""
+    own = RUNS[run]["pseudo_labels"]
+    return own and data_file(own["path"].replace("{scene}", scene))
+
+
 def scale_maps(scene, run):
     """What fuse averages: the user's own map, or a store for each scale of the run; none without a CLIP."""
-    own = RUNS[run]["pseudo_labels"]
+    own = own_labels(scene, run)
     if own:
-        return [data_file(own.replace("{scene}", scene))]
+        return [own]
     folder = f"results/{scene}/clip/{RUNS[run]['clip']}"
     return [f"{folder}/scale-{scale}.zarr" for scale in RUNS[run]["scales"]]
+
+
+def label_sidecars(scene, run):
+    """What is read with the user's own class probabilities."""
+    own = own_labels(scene, run)
+    return [file for file in all_files(own) if file != own] if own else []
+
+
+def aligned(run):
+    """Whether the user's own class probabilities are brought to the scene's grid."""
+    own = RUNS[run]["pseudo_labels"]
+    return bool(own and own["align"])
 
 
 def evidence_files(scene, run):
@@ -196,14 +254,50 @@ def truth_settings(scene):
     return {k: v for k, v in truth.items() if k != "path"}
 
 
-def checks():
-    """Commands that compare each ground truth with its scene's header before any job starts."""
+def scenes_to_check():
+    """Scenes as check_scenes takes them, before any job starts; not those that a rule makes or unpacks."""
+    checked = []
     for scene, given in SCENES.items():
-        if given["ground_truth"]:
-            options = {"class_names": class_names(scene)}
-            for part in ("cube", "ground_truth"):
-                options[part] = given[part] | {"path": data_files(given[part]["path"])}
-            yield f"python -m special_steps.check_ground_truth {flags(options)}"
+        truth = given["ground_truth"]
+        cube = given["cube"] | {"path": cube_paths(scene)}
+        checked.append(
+            {
+                "scene": scene,
+                "cube": cube | mask_settings(scene),
+                "class_names": class_names(scene),
+                "ground_truth": truth and truth | {"path": data_files(truth["path"])},
+            }
+        )
+    return checked
+
+
+def check_scenes():
+    """Compare headers, masks and ground truth of all scenes in one process."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(scenes_to_check(), file)
+        file.flush()
+        try:
+            shell(
+                f"python -m special_steps.check_scenes --scenes {shlex.quote(file.name)}"
+            )
+        except CalledProcessError:
+            raise WorkflowError("nothing was run: the errors above come first")
+
+
+def say_warnings():
+    """At a run's end: what the logs of its scenes warn of, in the order in which it was found, each warning once."""
+    logs = [file for scene in SCENES for file in Path("logs", scene).rglob("*.log")]
+    lines = {}
+    for file in sorted(logs, key=os.path.getmtime):
+        _, scene, *folders = file.parts[:-1]
+        if folders and folders[0] not in (*RUNS, "clip"):  # of another config
+            continue
+        for line in file.read_text(errors="replace").splitlines():
+            text = line.partition(" warning: ")[2].replace("<name>", scene)
+            if text:
+                lines[f"warning: {scene}: {text}"] = None
+    if lines:
+        print("\nWhat you should know:", *lines, sep="\n", file=sys.stderr)
 
 
 def map_id(scene, run, stage):
@@ -240,10 +334,8 @@ def all_results():
     curves = [
         f"results/{s}/{r}/{seed}epochs.png" for s, r in pairs for seed in seeds(r)
     ]
-    known = all_metrics() or diagnosed() or witnesses()
-    table = ["results/summary.csv"] if known else []
     exports = [file for s, r in pairs for file in maps(s, r)]
-    return exports + curves + evidence_pictures(RUNS) + table
+    return exports + curves + evidence_pictures(RUNS) + ["results/summary.csv"]
 
 
 def evidence_pictures(runs):

@@ -101,6 +101,7 @@ rule evidence:
 rule fuse:
     input:
         maps=lambda w: scale_maps(w.scene, w.run),
+        sidecars=lambda w: label_sidecars(w.scene, w.run),
         evidence=lambda w: evidence_files(w.scene, w.run),
         features=lambda w: clip_checked(w.scene, w.run),
         rgb="results/{scene}/rgb.zarr",
@@ -118,7 +119,9 @@ rule fuse:
             {key: list(map(str, input.get(key, []))) for key in ("maps", "evidence")}
             | {"features": next(iter(input.get("features", [])), None)}
         ),
-        settings=lambda w: flags({"class_names": class_names(w.scene)}),
+        settings=lambda w: flags(
+            {"class_names": class_names(w.scene), "align": aligned(w.run)}
+        ),
         code=digest_of("fuse"),
     shell:
         "python -m special_steps.fuse {params.maps} --rgb {input.rgb} --out {output.pseudo}"

@@ -1,7 +1,9 @@
 rule evaluate:
     input:
         prediction="results/{scene}/{run}/{stage}.zarr",
-        truth=lambda w: data_files(SCENES[w.scene]["ground_truth"]["path"]),
+        truth=lambda w: with_sidecars(
+            data_files(SCENES[w.scene]["ground_truth"]["path"])
+        ),
     output:
         metrics="results/{scene}/{run}/{stage}.metrics.json",
         scores="results/{scene}/{run}/{stage}.classes.csv",
@@ -13,14 +15,16 @@ rule evaluate:
     conda:
         "../envs/special.yaml"
     params:
-        truth=lambda w, input: flags({"ground_truth": list(map(str, input.truth))}),
-        # not in the lambda above: Snakemake does not see settings beside what takes `input`
         settings=lambda w: flags(
-            {"map_id": map_id(w.scene, w.run, w.stage)} | truth_settings(w.scene)
+            {
+                "map_id": map_id(w.scene, w.run, w.stage),
+                "ground_truth": data_files(SCENES[w.scene]["ground_truth"]["path"]),
+            }
+            | truth_settings(w.scene)
         ),
         code=digest_of("evaluate"),
     shell:
-        "python -m special_steps.evaluate --prediction {input.prediction} {params.truth}"
+        "python -m special_steps.evaluate --prediction {input.prediction}"
         " --metrics {output.metrics} --class_scores {output.scores}"
         " --confusion_matrix {output.confusion} {params.settings} &> {log}"
 
@@ -46,11 +50,12 @@ rule export:
     conda:
         "../envs/special.yaml"
     params:
+        settings=flags(settings["export"]),
         code=digest_of("export"),
     shell:
         "python -m special_steps.export --prediction {input.prediction} --rgb {input.rgb}"
         " --class_map {output.classes} --confidence_map {output.confidence}"
-        " --picture {output.picture} &> {log}"
+        " --picture {output.picture} {params.settings} &> {log}"
 
 
 rule curves:
@@ -106,6 +111,7 @@ rule signatures:
 
 rule summary:
     input:
+        scenes=[f"results/{scene}/cube.zarr" for scene in SCENES],
         metrics=all_metrics(),
         witnesses=[path for _, _, path in witnesses()],
         diagnoses=[f"results/{s}/{r}/cotrain.json" for s, r in diagnosed()],
@@ -127,6 +133,7 @@ rule summary:
     params:
         files=lambda w, input: flags(
             {
+                "scenes": dict(zip(SCENES, map(str, input.scenes))),
                 "metrics": list(map(str, input.metrics)),
                 "witnesses": [
                     {"scene": scene, "run": run, "path": str(path)}

@@ -16,10 +16,27 @@ rule demo:
         "python -m special_steps.demo --out {params.folder} --seed 0 &> {log}"
 
 
+rule unpack:
+    input:
+        lambda w: data_files(SCENES[w.scene]["cube"]["path"]),
+    output:
+        temp(directory("results/{scene}/product")),
+    log:
+        "logs/{scene}/unpack.log",
+    benchmark:
+        "benchmarks/{scene}/unpack.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        code=digest_of("unpack"),
+    shell:
+        "python -m special_steps.unpack --archive {input} --out {output} &> {log}"
+
+
 rule ingest:
     input:
-        cube=lambda w: data_files(SCENES[w.scene]["cube"]["path"]),
-        headers=lambda w: headers(data_files(SCENES[w.scene]["cube"]["path"])),
+        cube=lambda w: scene_files(w.scene),
+        masks=lambda w: mask_files(w.scene),
     output:
         directory("results/{scene}/cube.zarr"),
     log:
@@ -29,9 +46,7 @@ rule ingest:
     conda:
         "../envs/special.yaml"
     params:
-        paths=lambda w, input: flags({"cube": list(map(str, input.cube))}),
-        settings=lambda w: flags(cube_settings(w.scene)),
+        settings=lambda w: flags({"cube": cube_paths(w.scene)} | cube_settings(w.scene)),
         code=digest_of("ingest"),
     shell:
-        "python -m special_steps.ingest {params.paths} --out {output}"
-        " {params.settings} &> {log}"
+        "python -m special_steps.ingest --out {output} {params.settings} &> {log}"

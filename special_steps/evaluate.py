@@ -11,9 +11,11 @@ import numpy as np
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
+from special_steps.core.notes import gathered
 from special_steps.core.prediction import kappa
 from special_steps.core.store import (
     class_names,
+    grid_of,
     open_store,
     read_array,
 )
@@ -82,6 +84,7 @@ def evaluate(
     labels: dict[str, int],
     unlabelled: list[int],
     colours: bool,
+    align: bool,
     map_id: dict[str, Any],
     metrics: Path,
     class_scores: Path,
@@ -98,27 +101,31 @@ def evaluate(
         labels: label of each class, by class name; of abundances, the position, from 1.
         unlabelled: labels that mean "no reference here".
         colours: whether the file is a picture, and labels are its colours, 0xRRGGBB.
+        align: whether to bring labels of another grid to the scene's; without it they are refused.
         map_id: which map it is (scene, run, seed, stage): copied into the metrics.
-        metrics: JSON file to write, everything.
+        metrics: JSON file to write, everything, also what reading the ground truth warns of.
         class_scores: CSV file to write, a row per class.
         confusion_matrix: CSV file to write, a row per reference class, a column per predicted one.
     """
     store = open_store(prediction, labels=("y", "x"))
     names = class_names(store)
     predicted = read_array(store, "labels")
-    reference = read_ground_truth(
-        ground_truth,
-        variable=variable,
-        axes=axes,
-        shape=shape,
-        labels=labels,
-        unlabelled=unlabelled,
-        colours=colours,
-        class_names=names,
-        scene_shape=predicted.shape,
-    )
+    with gathered() as told:
+        reference = read_ground_truth(
+            ground_truth,
+            variable=variable,
+            axes=axes,
+            shape=shape,
+            labels=labels,
+            unlabelled=unlabelled,
+            colours=colours,
+            align=align,
+            class_names=names,
+            scene_shape=predicted.shape,
+            scene_grid=grid_of(store),
+        )
     try:
-        found = map_id | scores(predicted, reference, names)
+        found = map_id | scores(predicted, reference, names) | {"warnings": told}
     except UserError as error:
         raise UserError(f"{ground_truth[0]}: {error}") from error
     with atomic_write(metrics) as file:

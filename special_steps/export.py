@@ -1,5 +1,6 @@
 """The maps that people open: GeoTIFFs of classes and confidence, and a picture beside the RGB."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
@@ -19,6 +20,8 @@ from special_steps.core.store import (
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger("special")
 
 
 def write_raster(
@@ -69,6 +72,57 @@ def write_raster(
         raster.write(data, 1)
         raster.set_band_description(1, description)
         raster.update_tags(**(tags or {}))
+
+
+def turned_north(grid: Grid, shape: tuple[int, int]) -> tuple[Grid, np.ndarray]:
+    """A north-up grid over a scene's, and which of the scene's pixels lies at each place of it.
+
+    Pixels keep their area; where the scene's grid is only flipped or turned by 90 degrees, also their sides, so that
+    every pixel is there once.
+
+    Args:
+        grid: with a transform.
+        shape: the scene's (height, width).
+
+    Returns:
+        The grid, and (y, x) int64: position in the flattened scene of the pixel whose area holds the centre of each
+        new pixel; -1 where none does.
+    """
+    from affine import Affine
+
+    assert grid.transform is not None
+    height, width = shape
+    place = Affine(*grid.transform)
+    a, b, _, d, e, _ = grid.transform
+    area = float(np.sqrt(abs(place.determinant)))
+    if b == d == 0:
+        across, down = abs(a), abs(e)
+    elif a == e == 0:
+        across, down = abs(b), abs(d)
+    else:
+        across, down = area, area
+    corners = [place @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+    left, right = min(x for x, _ in corners), max(x for x, _ in corners)
+    bottom, top = min(y for _, y in corners), max(y for _, y in corners)
+    columns, rows = (
+        int(np.ceil(n - 1e-6)) for n in ((right - left) / across, (top - bottom) / down)
+    )
+    new = Affine(across, 0, left, 0, -down, top)
+    back = ~place @ new
+    found = np.full((rows, columns), -1, np.int64)
+    x = np.arange(columns) + 0.5
+    for row in range(rows):
+        column_of = back.a * x + back.b * (row + 0.5) + back.c
+        row_of = back.d * x + back.e * (row + 0.5) + back.f
+        inside = (column_of >= 0) & (column_of < width) & (row_of >= 0) & (row_of < height)
+        pixel = row_of[inside].astype(np.int64) * width + column_of[inside].astype(np.int64)
+        found[row, inside] = pixel
+    return Grid(grid.crs, tuple(new)[:6]), found
+
+
+def is_turned(grid: Grid) -> bool:
+    """Whether a grid's rows do not run from west to east."""
+    return grid.transform is not None and (grid.transform[1] != 0 or grid.transform[3] != 0)
 
 
 def category_names(class_names: list[str]) -> str:
@@ -143,7 +197,13 @@ def _percent(part: int, whole: int) -> str:
 
 
 def export(
-    *, prediction: Path, rgb: Path, class_map: Path, confidence_map: Path, picture: Path
+    *,
+    prediction: Path,
+    rgb: Path,
+    class_map: Path,
+    confidence_map: Path,
+    picture: Path,
+    north_up: bool | None,
 ) -> None:
     """Write a scene's maps.
 
@@ -154,12 +214,22 @@ def export(
             side file `.aux.xml` names the classes for GDAL.
         confidence_map: GeoTIFF to write: float32 margin, NaN = no data.
         picture: PNG to write: image, class map and confidence side by side.
+        north_up: whether to turn the maps north up, pixels by nearest neighbour; null for scenes on a rotated grid
+            only.
     """
     store = open_store(prediction, labels=("y", "x"), margin=("y", "x"), nodata=("y", "x"))
     image = read_array(open_store(rgb, rgb=("band", "y", "x")), "rgb").transpose(1, 2, 0)
     names, grid = class_names(store), grid_of(store)
     labels, nodata, margin = (read_array(store, name) for name in ("labels", "nodata", "margin"))
     margin[nodata] = np.nan
+    north_up = is_turned(grid) if north_up is None else north_up
+    if north_up and grid.transform is not None:
+        grid, pixel = turned_north(grid, labels.shape)
+        nowhere = pixel < 0
+        labels = np.where(nowhere, np.uint8(0), labels.ravel()[pixel])
+        margin = np.where(nowhere, np.float32(np.nan), margin.ravel()[pixel])
+        image = image.reshape(-1, 3)[pixel]
+        log.info("maps are turned north up, %d x %d pixels", *labels.shape)
     write_raster(
         class_map,
         labels,

@@ -116,6 +116,7 @@ def compared(
 def fuse(
     *,
     maps: list[Path],
+    align: bool,
     evidence: list[Path],
     features: Path | None,
     rgb: Path,
@@ -127,6 +128,7 @@ def fuse(
 
     Args:
         maps: the scales' stores, or one file of your own; none: the spectral library alone.
+        align: whether to bring a file of your own on another grid to the scene's; without it it is refused.
         evidence: the spectral library's store, and what it found (JSON); or nothing.
         features: store made by features, to tell whether CLIP's labels say anything about the spectra; null for maps
             of your own, which count in any case.
@@ -140,17 +142,21 @@ def fuse(
         UserError: when there is nothing to fuse.
     """
     scene = open_store(rgb, nodata=("y", "x"))
-    nodata = read_array(scene, "nodata")
+    nodata, grid = read_array(scene, "nodata"), grid_of(scene)
+
+    def read(path: Path) -> np.ndarray:
+        return read_probabilities(path, class_names, nodata, grid=grid, align=align)
+
     pseudo, informed = None, False
     told: dict[str, Any] = {"between": None, "agreement": None, "classes": [], "warnings": []}
     if maps:
-        pseudo = fused([read_probabilities(path, class_names, nodata) for path in maps])
+        pseudo = fused([read(path) for path in maps])
     if evidence:
         library, found = evidence
         said = json.loads(found.read_text())
         informed = said["used"]
         if informed:
-            known = read_probabilities(library, class_names, nodata)
+            known = read(library)
             if pseudo is None:
                 pseudo = fused([known])
             else:
@@ -179,7 +185,7 @@ def fuse(
         settings={"class_names": class_names, "informed": informed},
         inputs=[*maps, *evidence, rgb],
         class_names=class_names,
-        grid=grid_of(scene),
+        grid=grid,
     )
     for warning in told["warnings"]:
         log.warning(warning)

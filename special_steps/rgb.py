@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from special_steps.core.cli import run
-from special_steps.core.errors import UserError
-from special_steps.core.spectral import joint_percentiles, stretch
+from special_steps.core.spectral import check_coverage, interpolate, joint_percentiles, stretch
 from special_steps.core.store import (
     array_of,
     grid_of,
@@ -16,44 +15,6 @@ from special_steps.core.store import (
     tile_rows,
     write_array,
 )
-
-
-def interpolate(
-    reflectance: np.ndarray, wavelengths: np.ndarray, wanted: list[float]
-) -> np.ndarray:
-    """Interpolate spectra linearly at the wanted wavelengths (SPECIAL, section on spectral RGB).
-
-    Args:
-        reflectance: (band, ...) float32.
-        wavelengths: (band,) band centres in nm, increasing.
-        wanted: wavelengths in nm; up to one band spacing outside the range counts as its end.
-
-    Returns:
-        (len(wanted), ...) float32.
-    """
-    planes = []
-    for position in np.interp(wanted, wavelengths, np.arange(len(wavelengths))):  # in bands
-        left = min(int(position), len(wavelengths) - 2)
-        share = float(position - left)  # Python's float keeps float32 arrays as they are
-        planes.append((1 - share) * reflectance[left] + share * reflectance[left + 1])
-    return np.stack(planes)
-
-
-def check_coverage(wavelengths: np.ndarray, wanted: list[float], source: str) -> None:
-    """Raise UserError, naming the range that `source` has, when a wanted wavelength is outside.
-
-    The tolerance is one band spacing (the median one) at each end.
-    """
-    if len(wavelengths) < 2:
-        raise UserError(f"{source}: {len(wavelengths)} good band(s); at least 2 are needed")
-    spacing = float(np.median(np.diff(wavelengths)))
-    low, high = wavelengths[0] - spacing, wavelengths[-1] + spacing
-    outside = [w for w in wanted if not low <= w <= high]
-    if outside:
-        raise UserError(
-            f"{source}: good bands cover {wavelengths[0]:g}-{wavelengths[-1]:g} nm, which leaves"
-            f" out {', '.join(f'{w:g}' for w in outside)} nm; set rgb.wavelengths within the range"
-        )
 
 
 def rgb(*, cube: Path, out: Path, wavelengths: list[float], percentiles: list[float]) -> None:

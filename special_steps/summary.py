@@ -9,6 +9,7 @@ import pandas as pd
 
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
+from special_steps.core.store import open_store
 
 STAGES = {  # in the order of the methods
     "pseudo": "the labels of CLIP and the spectral library, fused",
@@ -72,8 +73,23 @@ def told(known: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def to_know(scenes: dict[str, Path], metrics: list[dict[str, Any]]) -> list[str]:
+    """What reading the files warned of, each once with its scene.
+
+    Args:
+        scenes: cube.zarr of each, by name.
+        metrics: as evaluate writes them.
+    """
+    stores = {name: open_store(path).attrs.asdict() for name, path in scenes.items()}
+    told: list[tuple[str, Any]] = [(name, said["warnings"]) for name, said in stores.items()]
+    told += [(each["scene"], each["warnings"]) for each in metrics]
+    lines = (f"{name}: {text.replace('<name>', name)}" for name, texts in told for text in texts)
+    return list(dict.fromkeys(lines))
+
+
 def summary(
     *,
+    scenes: dict[str, Path],
     metrics: list[Path],
     witnesses: list[dict[str, Any]],
     diagnoses: list[dict[str, str]],
@@ -81,9 +97,10 @@ def summary(
     markdown: Path,
     html: Path,
 ) -> None:
-    """Gather the metrics of all maps, and what evidence, fuse and cotrain know without ground truth.
+    """Gather the metrics of all maps, what a user should know, and what is known without ground truth.
 
     Args:
+        scenes: cube.zarr of each scene, by its name.
         metrics: JSON files made by evaluate; none where no scene has ground truth.
         witnesses: of each scene's evidence (its run is None) and each fusion of it: scene, run, and the path of the
             JSON file made by evidence or fuse.
@@ -99,34 +116,36 @@ def summary(
     )
     trained = [{"between": "pseudo-labels and co-training"} | each for each in trained]
     known = asked + trained
-    scenes, runs = (list(dict.fromkeys(each[key] for each in known)) for key in ("scene", "run"))
+    names, runs = (list(dict.fromkeys(each[key] for each in known)) for key in ("scene", "run"))
     lines = told(
-        sorted(known, key=lambda each: (scenes.index(each["scene"]), runs.index(each["run"])))
+        sorted(known, key=lambda each: (names.index(each["scene"]), runs.index(each["run"])))
     )
+    warned = to_know(scenes, found)
     table = summarise(pd.DataFrame(found, columns=["scene", "run", "stage", "seed", *SCORES]))
     shown = readable(table)
     with atomic_write(csv) as file:
         table.to_csv(file, index=False)
     with atomic_write(markdown) as file:
-        file.write_text(_markdown(shown, lines))
+        file.write_text(_markdown(shown, warned, lines))
     with atomic_write(html) as file:
-        file.write_text(_page(shown, found, lines, trained))
+        file.write_text(_page(shown, found, warned, lines, trained))
 
 
-def _markdown(shown: pd.DataFrame, lines: list[str]) -> str:
-    text = ""
+def _markdown(shown: pd.DataFrame, warned: list[str], lines: list[str]) -> str:
+    parts = []
     if len(shown):
         rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.values.tolist()]
-        text = "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
-    if lines:
-        text += "\n" if text else ""
-        text += "## Without ground truth\n\n" + "".join(f"- {line}\n" for line in lines)
-    return text
+        parts.append("".join(f"| {' | '.join(map(str, row))} |\n" for row in rows))
+    for title, texts in (("What you should know", warned), ("Without ground truth", lines)):
+        if texts:
+            parts.append(f"## {title}\n\n" + "".join(f"- {text}\n" for text in texts))
+    return "\n".join(parts) or "No scene has ground truth.\n"
 
 
 def _page(
     shown: pd.DataFrame,
     found: list[dict[str, Any]],
+    warned: list[str],
     lines: list[str],
     trained: list[dict[str, Any]],
 ) -> str:
@@ -148,9 +167,10 @@ def _page(
         )
     else:
         page += "<p>No scene has ground truth.</p>"
-    if lines:
-        items = "".join(f"<li>{escape(line)}</li>" for line in lines)
-        page += f"<h2>Without ground truth</h2><ul>{items}</ul>"
+    for title, texts in (("What you should know", warned), ("Without ground truth", lines)):
+        if texts:
+            items = "".join(f"<li>{escape(text)}</li>" for text in texts)
+            page += f"<h2>{title}</h2><ul>{items}</ul>"
     if trained:
         page += _html(_class_shares(trained))
     return page

@@ -1,6 +1,7 @@
 """Class names, their synonyms and their labels: the one place that says what is allowed."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 
 from special_steps.core.errors import UserError
@@ -55,6 +56,37 @@ def _phrases(
             phrases.append(phrase)
             index.append(number)
     return phrases, index
+
+
+def label_number(label: float | str | list[int], where: str) -> int:
+    """A label of a config as the number in the file: a whole number, or a colour, which is 0xRRGGBB as a number.
+
+    Args:
+        label: 17, "17", "0xff7f50", "#ff7f50", "#f75", or [255, 127, 80].
+        where: the setting, for messages.
+
+    Raises:
+        UserError: naming `where`, for anything else.
+    """
+    if isinstance(label, str):
+        text = label.strip().lower()
+        if re.fullmatch(r"#[0-9a-f]{3}", text):
+            text = "#" + "".join(2 * digit for digit in text[1:])
+        if re.fullmatch(r"#[0-9a-f]{6}", text):
+            return int(text[1:], 16)
+        if re.fullmatch(r"0x[0-9a-f]{1,6}", text):
+            return int(text, 16)
+        if re.fullmatch(r"[+-]?\d+", text):
+            return int(text)
+    elif isinstance(label, list):
+        if len(label) == 3 and all(type(v) is int and 0 <= v <= 255 for v in label):
+            return label[0] << 16 | label[1] << 8 | label[2]
+    elif not isinstance(label, bool) and float(label).is_integer():
+        return int(label)
+    raise UserError(
+        f"{where}: {label!r} is no label: write a whole number, or a colour as 0xff7f50, '#ff7f50' or"
+        " [255, 127, 80]"
+    )
 
 
 def classes_by_label(

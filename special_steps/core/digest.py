@@ -97,6 +97,7 @@ def _imports(path: Path) -> frozenset[Path]:
     return frozenset(file for name in prefixes - {COMMAND_LINE} if (file := _file(name)))
 
 
+@cache
 def _normal(path: Path) -> str:
     """A file's text without what changes no result."""
     match path.suffix:

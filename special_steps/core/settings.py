@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
-from special_steps.core.classes import check_class, classes_by_label, read_classes
+from special_steps.core.classes import check_class, classes_by_label, label_number, read_classes
 from special_steps.core.errors import UserError
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
@@ -58,6 +58,9 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             check_class(class_name, list(scene["classes"]), f"config: scenes.{name}.spectra")
         if truth := scene["ground_truth"]:
             where = f"config: scenes.{name}.ground_truth.labels"
+            labels = truth["labels"].items()
+            truth["labels"] = {each: label_number(label, where) for each, label in labels}
+            truth["unlabelled"] = [label_number(v, where) for v in truth["unlabelled"]]
             classes_by_label(truth["labels"], list(scene["classes"]), truth["unlabelled"], where)
     if "none" in config["clips"]:
         raise UserError("config: clips.none: 'none' means no CLIP at all; give it another name")
@@ -68,6 +71,8 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     _check_stretch(config["features"], "features")
     _check_sections(given, {name: run["method"] for name, run in config["runs"].items()})
     for name, run in config["runs"].items():
+        if isinstance(run["pseudo_labels"], str):
+            run["pseudo_labels"] = {"path": run["pseudo_labels"], "align": False}
         _check_run(run, config, f"runs.{name}")
         if run["evidence"] is None:
             alone = run["method"] in ("published", "none") or run["input"] == "rgb"

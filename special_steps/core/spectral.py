@@ -5,6 +5,59 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from special_steps.core.errors import UserError
+
+WIDEST = 60.0  # nm between neighbouring bands that values are interpolated across
+
+
+def interpolate(
+    reflectance: np.ndarray, wavelengths: np.ndarray, wanted: list[float]
+) -> np.ndarray:
+    """Interpolate spectra linearly at the wanted wavelengths (SPECIAL, section on spectral RGB).
+
+    Args:
+        reflectance: (band, ...) float32.
+        wavelengths: (band,) band centres in nm, increasing.
+        wanted: wavelengths in nm; up to one band spacing outside the range counts as its end.
+
+    Returns:
+        (len(wanted), ...) float32.
+    """
+    planes = []
+    for position in np.interp(wanted, wavelengths, np.arange(len(wavelengths))):  # in bands
+        left = min(int(position), len(wavelengths) - 2)
+        share = float(position - left)  # Python's float keeps float32 arrays as they are
+        planes.append((1 - share) * reflectance[left] + share * reflectance[left + 1])
+    return np.stack(planes)
+
+
+def check_coverage(wavelengths: np.ndarray, wanted: list[float], source: str) -> None:
+    """Raise UserError, naming the ranges that `source` has, when a wanted wavelength lies in none of them.
+
+    Bands are one range where neighbours are at most WIDEST apart; the tolerance at the ends of all bands is one band
+    spacing (the median one), and WIDEST at most.
+    """
+    if len(wavelengths) < 2:
+        raise UserError(f"{source}: {len(wavelengths)} good band(s); at least 2 are needed")
+    spacing = np.diff(wavelengths)
+    reach = min(float(np.median(spacing)), WIDEST)
+    gaps = np.flatnonzero(spacing > WIDEST)
+    first = wavelengths[np.concatenate([[0], gaps + 1])]
+    last = wavelengths[np.concatenate([gaps, [len(wavelengths) - 1]])]
+    low, high = first - 0.01, last + 0.01  # users write what the message shows, which is rounded
+    low[0] -= reach
+    high[-1] += reach
+    outside = [w for w in wanted if not ((low <= w) & (w <= high)).any()]
+    if outside:
+        ranges = ", ".join(
+            f"{a:g}-{b:g}" if a < b else f"{a:g}" for a, b in zip(first, last, strict=True)
+        )
+        raise UserError(
+            f"{source}: good bands cover {ranges} nm, which leaves out"
+            f" {', '.join(f'{w:g}' for w in outside)} nm; set rgb.wavelengths to three within, where the"
+            " picture still looks like something"
+        )
+
 
 def stretch(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """Map `limits` to 0 and 1, linearly, and clip; a scene without contrast becomes 0.5.

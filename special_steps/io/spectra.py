@@ -12,7 +12,7 @@ from special_steps.core.errors import UserError
 from special_steps.io.envi import stated_by
 from special_steps.io.envi_header import DATA_TYPES, parse_envi_header
 from special_steps.io.record import reading
-from special_steps.io.wavelengths import to_nm
+from special_steps.io.wavelengths import SETTING, to_nm
 
 log = logging.getLogger("special")
 
@@ -99,12 +99,16 @@ def _read_envi(path: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
             f" {number} spectra of {bands}; get it again"
         )
     stated = stated_by(fields, header)
-    nm = stated["wavelengths"]
+    nm = stated.get("wavelengths")
     if nm is None:
-        raise UserError(f"{header}: states no wavelengths; add 'wavelength' and 'wavelength units'")
-    if stated["nodata"] is not None:
-        values[values == stated["nodata"]] = np.nan
-    scale = stated["scale"] if "reflectance scale factor" in fields else None
+        raise UserError(
+            stated["doubts"].get("wavelengths", "").replace(SETTING, "correct the header")
+            or f"{header}: states no wavelengths; add 'wavelength' and 'wavelength units'"
+        )
+    values[np.isin(values, stated.get("nodata", ()))] = np.nan
+    scale = (
+        stated["scale"] if fields.get("reflectance scale factor") and "scale" in stated else None
+    )
     return nm, values.reshape(number, bands), scale
 
 
@@ -121,22 +125,22 @@ def _read_ecostress(
         raise UserError(f"{path}: 'Y Units: {quantity}' is no reflectance; take another file")
     unit = re.search(r"\((.*?)\)", header["x units"])
     table = _columns([_numbers(line.split()) for line in lines], path)[:, :2]
-    nm = to_nm(table[:, 0], unit[1] if unit else None, str(path))
-    return _known(nm, path), table[:, 1:].T, _scale_in(quantity)
+    nm = _nm(table[:, 0], unit[1] if unit else None, path)
+    return nm, table[:, 1:].T, _scale_in(quantity)
 
 
 def _read_usgs(lines: Sequence[str], path: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
     """A text file of the USGS library: splib07 (values alone) or splib06 (wavelength, value, deviation); fractions."""
     table = _columns([_numbers(line.split()) for line in lines[1:]], path)
     if table.shape[1] > 1:
-        return _known(to_nm(table[:, 0], None, str(path)), path), table[:, 1:2].T, 1.0
+        return _nm(table[:, 0], None, path), table[:, 1:2].T, 1.0
     for folder in path.resolve().parents[:3]:
         for file in sorted(folder.glob("*avelengths*.txt")):
             with reading(file):
                 text = file.read_text(errors="replace").splitlines()[1:]
             values = [numbers[0] for line in text if (numbers := _numbers(line.split()))]
             if len(values) == len(table):
-                return _known(to_nm(np.array(values), None, str(file)), file), table.T, 1.0
+                return _nm(np.array(values), None, file), table.T, 1.0
     raise UserError(
         f"{path}: a USGS spectrum's wavelengths are in a file of their own, such as"
         f" splib07a_Wavelengths_ASD_....txt; put the one with {len(table)} values beside it"
@@ -170,8 +174,8 @@ def _read_table(lines: Sequence[str], path: Path) -> tuple[np.ndarray, np.ndarra
         raise UserError(f"{path}: one column only; give wavelengths first, then spectra")
     first = titles[0].lower() if titles else ""
     unit = re.search(r"nanomet|micromet|micron|\bnm\b|\bum\b|µm|μm", first.replace("_", " "))
-    nm = to_nm(table[:, 0], unit[0] if unit else None, str(path))
-    return _known(nm, path), table[:, 1:].T, _scale_in(" ".join(titles[1:]))
+    nm = _nm(table[:, 0], unit[0] if unit else None, path)
+    return nm, table[:, 1:].T, _scale_in(" ".join(titles[1:]))
 
 
 def _is_number(text: str) -> bool:
@@ -200,7 +204,12 @@ def _columns(rows: Sequence[Sequence[float]], path: Path) -> np.ndarray:
     return np.array(rows[start:], np.float64)
 
 
-def _known(nm: np.ndarray | None, path: Path) -> np.ndarray:
+def _nm(values: np.ndarray, unit: str | None, path: Path) -> np.ndarray:
+    """Wavelengths in nm, see `to_nm`; here the file itself is the place to correct them."""
+    try:
+        nm = to_nm(values, unit, str(path))
+    except UserError as error:
+        raise UserError(str(error).replace(SETTING, "write them in nm")) from error
     if nm is None:
         raise UserError(f"{path}: states an index instead of wavelengths; give them in nm")
     return nm

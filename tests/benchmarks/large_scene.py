@@ -1,9 +1,10 @@
 """A scene larger than memory through the whole workflow: time and peak memory of every step.
 
-    python tests/benchmarks/large_scene.py [Y X BANDS]
+    python tests/benchmarks/large_scene.py [Y X BANDS] [--format prisma --gigabytes 6]
 
 The cube (4,000 x 2,000 x 200 as it stands: 6.4 GB of float32) is synthetic: patches of a few
-spectra with noise, written as ENVI. Training is cut to one or two epochs of one iteration.
+spectra with noise, written as ENVI, or in one of the formats of large_files.py. Training is cut
+to one or two epochs of one iteration.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import large_files
 import numpy as np
 import yaml
 
@@ -42,12 +44,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("size", type=int, nargs="*", default=[4000, 2000, 200], help="y x bands")
     parser.add_argument("--scales", type=float, nargs="+", default=[1], help="of CLIP")
+    parser.add_argument(
+        "--format", choices=large_files.WRITERS, help="of the file, in place of ENVI"
+    )
+    parser.add_argument("--gigabytes", type=float, default=6, help="of a file of such a format")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_scene(folder / "scene.img", *options.size)
+        path = folder / "scene.img"
+        if options.format:
+            path = large_files.WRITERS[options.format](folder, options.gigabytes)
+        else:
+            write_scene(path, *options.size)
         config = {
-            "scenes": {"large": {"cube": {"path": "scene.img"}, "classes": CLASSES}},
+            "scenes": {"large": {"cube": {"path": str(path)}, "classes": CLASSES}},
             "seeds": [0],
             "scales": [int(s) if s == int(s) else s for s in options.scales],
             "network": {"epochs": 1, "iterations": 1},
@@ -58,7 +68,7 @@ def main() -> None:
         words = ["snakemake", "-s", ROOT / "workflow" / "Snakefile", "--cores", "all"]
         words += ["--configfile", "config.yaml", "--quiet"]
         subprocess.run(words, cwd=folder, check=True)
-        print(f"{' x '.join(map(str, options.size))}: {np.prod(options.size) * 4 / 1e9:.1f} GB")
+        print(f"{path.name}: {path.stat().st_size / 1e9:.1f} GB")
         for path in sorted(folder.glob("benchmarks/**/*.tsv"), key=lambda p: p.stat().st_mtime):
             with path.open(newline="") as stream:
                 row = next(csv.DictReader(stream, delimiter="\t"))

@@ -14,4 +14,5 @@ def defaults(*path: str) -> dict[str, Any]:
 
 
 CUBE = defaults("scenes", "NAME", "cube")
+INGEST = CUBE | {k: defaults("scenes", "NAME")[k] for k in ("mask", "mask_quality", "area")}
 GROUND_TRUTH = defaults("scenes", "NAME", "ground_truth")

@@ -11,9 +11,12 @@ CUBE = np.arange(3 * 5 * 4, dtype=np.int16).reshape(3, 5, 4) * 7 - 60  # band, y
 
 
 def whole(source: Source) -> np.ndarray:
-    """All rows, read in two parts so that a mistake in the offsets shows."""
-    height = source.shape[1]
-    return np.concatenate([source.read(0, 2), source.read(2, height)], axis=1)
+    """All of it, read in parts of rows and columns so that a mistake in the offsets shows."""
+    _, height, width = source.shape
+    rows = [slice(a, min(b, height)) for a, b in ((0, 2), (2, height)) if a < height]
+    columns = [slice(a, min(b, width)) for a, b in ((0, 1), (1, 3), (3, width)) if a < width]
+    parts = [np.concatenate([source.read(r, c) for c in columns], axis=2) for r in rows]
+    return np.concatenate(parts, axis=1)
 
 
 def write_envi(

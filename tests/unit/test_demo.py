@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
-from defaults import CUBE, GROUND_TRUTH
+from defaults import CUBE, GROUND_TRUTH, INGEST
 from scipy.ndimage import binary_erosion
 from stores import described
 
-from special_steps.check_ground_truth import check_ground_truth
-from special_steps.core.store import open_store
+from special_steps.check_scenes import check_scene
+from special_steps.core.store import grid_of, open_store
 from special_steps.demo import demo
 from special_steps.ingest import ingest
 from special_steps.io.ground_truth import read_ground_truth
@@ -26,7 +26,7 @@ LABEL_OF = {name: label for label, name in enumerate(CLASSES, 1)}
 def scene(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     demo(out=folder, seed=0)
-    ingest(cube=folder / "scene.hdr", out=folder / "cube.zarr", **CUBE)
+    ingest(cube=folder / "scene.hdr", out=folder / "cube.zarr", **INGEST)
     return folder
 
 
@@ -84,8 +84,12 @@ def test_ground_truth_fits_the_scene(scene, cube, labels):
     path = str(scene / "ground_truth.tif")
     truth = GROUND_TRUTH | {"labels": LABEL_OF}
     header = CUBE | {"path": str(scene / "scene.hdr")}
-    check_ground_truth(cube=header, ground_truth=truth | {"path": path}, class_names=NAMES)
-    read = read_ground_truth(path, **truth, class_names=NAMES, scene_shape=(160, 200))
+    check_scene(header, truth | {"path": path}, NAMES, "demo")
+    grid = grid_of(cube)
+    assert grid.transform is not None
+    read = read_ground_truth(
+        path, **truth, class_names=NAMES, scene_shape=(160, 200), scene_grid=grid
+    )
     np.testing.assert_array_equal(read, np.where(labels > 0, 7 - labels.astype(int), 0))
 
 

@@ -15,7 +15,14 @@ NAMES = ["a", "b", "c"]
 KEYS = {  # scikit-learn's names
     "producers_accuracy": "recall", "users_accuracy": "precision", "f1": "f1", "iou": "jaccard"
 }  # fmt: skip
-SETTINGS = {"variable": None, "axes": None, "shape": None, "unlabelled": [0], "colours": False}
+SETTINGS = {
+    "variable": None,
+    "axes": None,
+    "shape": None,
+    "unlabelled": [0],
+    "colours": False,
+    "align": False,
+}
 
 
 def pixels(*counts: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +155,7 @@ def files_of(tmp_path, truth, predicted, names=NAMES, nodata=None):
 
 def test_the_options_are_those_of_the_rule():
     wanted = (
-        "prediction ground_truth variable axes shape labels unlabelled colours map_id metrics"
+        "prediction ground_truth variable axes shape labels unlabelled colours align map_id metrics"
         " class_scores confusion_matrix"
     )
     assert set(inspect.signature(evaluate).parameters) == set(wanted.split())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from defaults import CUBE
+from defaults import INGEST
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -37,7 +37,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 # --- GeoTIFF --------------------------------------------------------------------------------------
 
 
-def exported(tmp_path, labels, names=NAMES, nodata=None, crs=UTM, transform=AFFINE):
+def exported(
+    tmp_path, labels, names=NAMES, nodata=None, crs=UTM, transform=AFFINE, north_up=None, image=None
+):
     labels = np.asarray(labels)
     probabilities = 0.6 * one_hot(labels, len(names)) + 0.4 / len(names)
     nodata = np.zeros(labels.shape, bool) if nodata is None else nodata
@@ -47,10 +49,11 @@ def exported(tmp_path, labels, names=NAMES, nodata=None, crs=UTM, transform=AFFI
     out = tmp_path / "out"
     export(
         prediction=prediction,
-        rgb=make_rgb(tmp_path / "rgb.zarr", nodata),
+        rgb=make_rgb(tmp_path / "rgb.zarr", nodata, image),
         class_map=out / "map.tif",
         confidence_map=out / "confidence.tif",
         picture=out / "map.png",
+        north_up=north_up,
     )
     return out
 
@@ -130,11 +133,95 @@ def test_a_transform_without_crs_is_kept(tmp_path):
         assert list(raster.transform)[:6] == AFFINE
 
 
-def test_a_rotated_grid_is_kept(tmp_path):
+def test_a_rotated_grid_is_kept_where_asked(tmp_path):
     turned = [2.0, 1.0, 100.0, 1.0, -2.0, 200.0]
-    out = exported(tmp_path, LABELS, transform=turned)
+    out = exported(tmp_path, LABELS, transform=turned, north_up=False)
     with rasterio.open(out / "map.tif") as raster:
         assert list(raster.transform)[:6] == turned
+        np.testing.assert_array_equal(raster.read(1), LABELS)
+
+
+# --- north up -------------------------------------------------------------------------------------
+
+
+def placed(degrees: float, size: tuple[float, float] = (30, -30)) -> rasterio.Affine:
+    """A grid turned counter-clockwise about its first corner."""
+    return (
+        rasterio.Affine.translation(369000, 5808000)
+        @ rasterio.Affine.rotation(degrees)
+        @ rasterio.Affine.scale(*size)
+    )
+
+
+@pytest.mark.parametrize("degrees", [30, -75, 150, 1])
+def test_a_turned_scene_is_turned_north_up(tmp_path, degrees):
+    """Patches lie where they did on the ground, within half a pixel, and keep their area."""
+    labels = np.full((60, 80), 3)
+    labels[10:20, 15:35], labels[40:55, 60:70] = 1, 2
+    grid = placed(degrees)
+    out = exported(tmp_path, labels, transform=list(grid)[:6])
+    for name in ("map.tif", "confidence.tif"):
+        with rasterio.open(out / name) as raster:
+            a, b, _, d, e, _ = list(raster.transform)[:6]
+            assert b == d == 0 and e < 0 < a
+            np.testing.assert_allclose((a, e), (30, -30))
+            assert raster.crs == CRS.from_epsg(32633)
+            data, back, mask = raster.read(1), raster.transform, raster.dataset_mask()
+            if name == "map.tif":
+                found, table = data, raster.colormap(1)
+            np.testing.assert_array_equal(mask > 0, found > 0)
+    assert table[0][3] == 0
+    for label, (rows, columns) in {
+        1: (slice(10, 20), slice(15, 35)),
+        2: (slice(40, 55), slice(60, 70)),
+    }.items():
+        y, x = np.nonzero(found == label)
+        centre = back @ (x.mean() + 0.5, y.mean() + 0.5)
+        right = grid @ ((columns.start + columns.stop) / 2, (rows.start + rows.stop) / 2)
+        assert np.hypot(*np.subtract(centre, right)) < 0.5 * 30
+        assert abs(len(y) / (labels == label).sum() - 1) < 0.05
+    assert abs((found > 0).sum() / labels.size - 1) < 0.02
+    # pixel by pixel: each has the class of the scene's pixel that holds its centre
+    y, x = np.nonzero(found)
+    there = [~grid @ (back @ (i + 0.5, j + 0.5)) for j, i in zip(y, x, strict=True)]
+    right = [labels[int(np.floor(row)), int(np.floor(column))] for column, row in there]
+    np.testing.assert_array_equal(found[y, x], right)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("size", [(30, -20), (30, 20), (-30, -20), (-30, 20)])
+def test_flipped_scenes_and_those_turned_by_90_degrees_keep_every_pixel(tmp_path, degrees, size):
+    labels = np.random.default_rng(0).integers(1, 4, (7, 11))
+    grid = placed(degrees, size)
+    exact = [round(v, 9) for v in list(grid)[:6]]
+    out = exported(tmp_path, labels, transform=exact, north_up=True)
+    with rasterio.open(out / "map.tif") as raster:
+        found, back = raster.read(1), raster.transform
+    assert back.b == back.d == 0 and back.e < 0 < back.a
+    assert found.shape == (labels.shape if degrees % 180 == 0 else labels.shape[::-1])
+    for (y, x), label in np.ndenumerate(found):
+        column, row = ~grid @ (back @ (x + 0.5, y + 0.5))
+        assert label == labels[int(np.floor(row)), int(np.floor(column))]
+
+
+def test_only_rotated_grids_are_turned_unasked(tmp_path):
+    for size, same in (((30, -30), True), ((30, 30), True)):
+        out = exported(tmp_path, LABELS, transform=list(placed(0, size))[:6])
+        with rasterio.open(out / "map.tif") as raster:
+            assert (raster.transform == placed(0, size)) == same
+            np.testing.assert_array_equal(raster.read(1), LABELS)
+    out = exported(tmp_path, LABELS, transform=None, crs=None, north_up=True)
+    with rasterio.open(out / "map.tif") as raster:
+        np.testing.assert_array_equal(raster.read(1), LABELS)
+
+
+def test_the_picture_is_turned_too(tmp_path):
+    labels, image = np.full((40, 60), 1), np.zeros((3, 40, 60), "f4")
+    image[0] = 1
+    out = exported(tmp_path, labels, transform=list(placed(45))[:6], image=image)
+    picture = np.asarray(Image.open(out / "map.png").convert("RGB")).astype(int)
+    y, x = np.nonzero((picture == [255, 0, 0]).all(-1))
+    assert 0.4 < len(y) / (np.ptp(y) * np.ptp(x)) < 0.6  # a square on its corner
 
 
 @pytest.mark.parametrize(
@@ -177,6 +264,7 @@ def test_nothing_is_written_when_a_store_is_missing(tmp_path):
             class_map=out / "map.tif",
             confidence_map=out / "confidence.tif",
             picture=out / "map.png",
+            north_up=None,
         )
     assert not out.exists()
 
@@ -278,7 +366,7 @@ def test_enmap_tile(tmp_path, shared):
     """A georeferenced satellite tile: where it is, it stays."""
     tiles = sorted((shared / "data" / "scenes" / "enmap_potsdam").rglob("*.tif"))
     tile = next(t for t in tiles if rasterio.open(t).count > 100)
-    ingest(cube=tile, out=tmp_path / "cube.zarr", **CUBE)
+    ingest(cube=tile, out=tmp_path / "cube.zarr", **INGEST)
     rgb(
         cube=tmp_path / "cube.zarr",
         out=tmp_path / "rgb.zarr",
@@ -297,6 +385,7 @@ def test_enmap_tile(tmp_path, shared):
         class_map=tmp_path / "map.tif",
         confidence_map=tmp_path / "confidence.tif",
         picture=tmp_path / "map.png",
+        north_up=None,
     )
     for name in ("map.tif", "confidence.tif"):
         with rasterio.open(tmp_path / name) as raster:
@@ -315,4 +404,5 @@ def test_a_store_of_another_kind_is_refused(tmp_path):
             class_map=tmp_path / "m.tif",
             confidence_map=tmp_path / "c.tif",
             picture=tmp_path / "m.png",
+            north_up=None,
         )

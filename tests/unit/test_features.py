@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from defaults import CUBE
+from defaults import INGEST
 from stores import make_cube, make_rgb
 
 from special_steps import features as module
@@ -172,7 +172,7 @@ def test_muufl(tmp_path, shared):
     ingest(
         cube=shared / "data" / "scenes" / "muufl" / "muufl_90x90.mat",
         out=tmp_path / "cube.zarr",
-        **CUBE | {"variable": "Y", "wavelengths": {"first": 375, "last": 1050}},
+        **INGEST | {"variable": "Y", "wavelengths": {"first": 375, "last": 1050}},
     )
     bands, scores, _ = made(tmp_path, tmp_path / "cube.zarr", percentiles=(0.01, 99.99), components=5)  # fmt: skip
     assert bands.shape == (64, 90, 90)

@@ -27,7 +27,7 @@ def fuse(
         features=features,
         out=out,
         witnesses=out.with_suffix(".json"),
-        **given,
+        **{"align": False} | given,
     )
     return json.loads(out.with_suffix(".json").read_text())
 

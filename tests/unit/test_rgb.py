@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from defaults import CUBE
+from defaults import INGEST
 from stores import make_cube
 
 from special_steps.core.errors import UserError
@@ -63,20 +63,39 @@ def test_interpolation_agrees_with_numpy_pixel_by_pixel():
 
 
 def test_one_band_spacing_outside_is_tolerated_and_no_more():
-    bands = np.array([460.0, 560.0, 660.0])  # spacing 100: 360 to 760
-    check_coverage(bands, [360, 760], "cube.zarr")
-    with pytest.raises(UserError, match=r"cube.zarr.* 460-660 nm.* 761 nm") as caught:
-        check_coverage(bands, [761, 553, 451], "cube.zarr")
+    bands = np.arange(460.0, 661, 50)  # 410 to 710
+    check_coverage(bands, [410, 710], "cube.zarr")
+    with pytest.raises(UserError, match=r"cube.zarr.* 460-660 nm.* 711 nm") as caught:
+        check_coverage(bands, [711, 553, 451], "cube.zarr")
     assert "553" not in str(caught.value)
-    with pytest.raises(UserError, match="359 nm"):
-        check_coverage(bands, [655, 359], "cube.zarr")
+    with pytest.raises(UserError, match="409 nm"):
+        check_coverage(bands, [655, 409], "cube.zarr")
 
 
-def test_the_median_spacing_counts():
+def test_the_median_spacing_counts_and_60_nm_at_most():
     bands = np.array([460.0, 470.0, 480.0, 2000.0])
     with pytest.raises(UserError, match="449 nm"):
         check_coverage(bands, [449], "cube.zarr")
     check_coverage(bands, [450], "cube.zarr")
+    check_coverage(np.array([500.0, 700, 900]), [440, 960], "cube.zarr")
+    with pytest.raises(UserError, match="439 nm"):
+        check_coverage(np.array([500.0, 700, 900]), [439, 960], "cube.zarr")
+
+
+def test_gaps_between_bands_are_not_covered():
+    """A camera of the near infrared, or of the green and the SWIR: a picture of made-up values is none."""
+    bands = np.array([450.0, 500, 550, 560, 620, 681, 900, 910])
+    check_coverage(bands, [450, 600, 681], "cube.zarr")
+    for wanted in (621, 680, 690, 899):
+        with pytest.raises(UserError, match=rf"450-620, 681, 900-910 nm.* {wanted} nm; set rgb"):
+            check_coverage(bands, [450, 600, wanted], "cube.zarr")
+
+
+def test_the_ends_that_are_told_work():
+    bands = np.array([1000.0, 1234.5678, 1260.98765, 1500.0])
+    with pytest.raises(UserError, match=r"1000, 1234\.57-1260\.99, 1500 nm"):
+        check_coverage(bands, [655], "cube.zarr")
+    check_coverage(bands, [1000, 1234.57, 1260.99], "cube.zarr")
 
 
 def test_a_single_good_band_is_too_few(tmp_path):
@@ -86,8 +105,8 @@ def test_a_single_good_band_is_too_few(tmp_path):
 
 
 def test_a_scene_without_red_green_and_blue_is_refused_and_nothing_written(tmp_path):
-    cube = make_cube(tmp_path / "c.zarr", np.ones((3, 4, 4)), [1000, 1100, 1200])
-    with pytest.raises(UserError, match=r"1000-1200 nm.*655, 553, 451 nm.*rgb.wavelengths"):
+    cube = make_cube(tmp_path / "c.zarr", np.ones((3, 4, 4)), [1000, 1050, 1100])
+    with pytest.raises(UserError, match=r"1000-1100 nm.*655, 553, 451 nm.*rgb.wavelengths"):
         made(tmp_path, cube)
     assert [p.name for p in tmp_path.iterdir()] == ["c.zarr"]
 
@@ -95,8 +114,8 @@ def test_a_scene_without_red_green_and_blue_is_refused_and_nothing_written(tmp_p
 def test_bad_bands_do_not_count(tmp_path):
     spectra = np.array([1, 1, 99, 3, 5], "f4")[:, None, None] * np.ones((1, 2, 2), "f4")
     spectra[:, 0, 0] = 0
-    cube = make_cube(tmp_path / "c.zarr", spectra, [400, 500, 550, 600, 700], [1, 1, 0, 1, 1])
-    image, _ = made(tmp_path, cube, [650, 550, 450])
+    cube = make_cube(tmp_path / "c.zarr", spectra, [450, 500, 525, 550, 600], [1, 1, 0, 1, 1])
+    image, _ = made(tmp_path, cube, [575, 525, 475])
     # 4, 2 and 1 by hand, then 0..4 to 0..1
     np.testing.assert_allclose(image[:, 1, 1], [1, 0.5, 0.25], atol=1e-6)
 
@@ -175,7 +194,7 @@ def test_samson(tmp_path, shared):
     ingest(
         cube=scenes,
         out=tmp_path / "cube.zarr",
-        **CUBE
+        **INGEST
         | {
             "variable": "Y",
             "axes": "band (x y)",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from special_steps.core.store import new_store
 from special_steps.summary import readable, summarise, summary
 
 
@@ -21,6 +22,7 @@ def row(stage, seed, oa, scene="field", run="hsi"):
             {"class": "a <tree>", "producers_accuracy": None, "users_accuracy": oa, "f1": 0, "iou": 0, "pixels": 0},
         ],
         "confusion": [[1, 0], [0, 1]],
+        "warnings": [],
     }  # fmt: skip
 
 
@@ -41,7 +43,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def made(tmp_path, rows=ROWS, diagnoses=(), witnesses=()):
+def made(tmp_path, rows=ROWS, diagnoses=(), witnesses=(), scenes=None):
     files = []
     for i, found in enumerate(rows):
         files.append(tmp_path / f"{i}.json")
@@ -55,7 +57,7 @@ def made(tmp_path, rows=ROWS, diagnoses=(), witnesses=()):
     for i, (run, found) in enumerate(witnesses):
         (tmp_path / f"w{i}.json").write_text(json.dumps(found))
         asked.append({"scene": "field", "run": run, "path": str(tmp_path / f"w{i}.json")})
-    summary(metrics=files, witnesses=asked, diagnoses=known, **out)
+    summary(scenes=scenes or {}, metrics=files, witnesses=asked, diagnoses=known, **out)
     return out
 
 
@@ -237,3 +239,37 @@ def test_a_run_without_ground_truth_has_a_page_of_what_is_known(tmp_path):
     assert "No scene has ground truth" in text
     assert "83.5%" in text
     assert pd.read_csv(out["csv"]).empty
+
+
+def test_what_a_user_should_know_is_told_once(tmp_path):
+    scenes = {}
+    for name, warnings in {
+        "field": ["a.tif: 0 <fills>", "scenes.<name>.cube"],
+        "coast": [],
+        "hill": ["b: x"],
+    }.items():
+        scenes[name] = tmp_path / f"{name}.zarr"
+        with new_store(scenes[name], step="ingest", settings={}, inputs=[]) as group:
+            group.attrs["warnings"] = warnings
+    rows = [
+        row(*r) | {"warnings": ["gt.tif: no position"]}
+        for r in (("final", 0, 0.7), ("final", 1, 0.7))
+    ]
+    out = made(tmp_path, rows=rows, witnesses=[(None, EVIDENCE)], scenes=scenes)
+    text = out["markdown"].read_text()
+    assert text.partition("\n\n")[2] == (
+        "## What you should know\n\n"
+        "- field: a.tif: 0 <fills>\n- field: scenes.field.cube\n- hill: b: x\n- field: gt.tif: no position\n\n"
+        "## Without ground truth\n\n- field: warning: 'car' has no evidence\n"
+    )
+    assert (
+        "<h2>What you should know</h2><ul><li>field: a.tif: 0 &lt;fills&gt;</li>"
+        in out["html"].read_text()
+    )
+    out = made(tmp_path, rows=[], scenes=scenes)
+    assert out["markdown"].read_text().startswith("## What you should know")
+    assert "gt.tif" not in out["html"].read_text()
+
+
+def test_nothing_to_tell(tmp_path):
+    assert made(tmp_path, rows=[])["markdown"].read_text() == "No scene has ground truth.\n"

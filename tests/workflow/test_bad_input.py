@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 from runs import SMALL
 
 from special_steps.core.store import open_store
@@ -85,6 +86,17 @@ MISTAKES = {
         config(classes=["car", "person"], clip="none", runs={"hsi": {}}),
         ["nothing to label this scene with", "fewer than two classes have materials"],
     ),
+    "mask of another size": (with_scene(mask={"path": "small.png"}), ["small.png", "40", "36"]),
+    "unknown quality layer": (
+        with_scene(mask_quality=["cloud"]),
+        ["mask_quality", "'cloud'", "none"],
+    ),
+    "area that is not there": (with_scene(area="no.geojson"), ["no.geojson"]),
+    "band that is not there": (
+        config({"drop_bands": ["30-31"]}),
+        ["drop_bands", "30-31", "1 to 30"],
+    ),
+    "damaged archive": (config({"path": "damaged.zip"}), ["damaged.zip"]),
     "unknown setting": (config(scale=[1]), ["scale", "scales"]),
     "truth of another shape": (config(truth={"path": "small.mat"}), ["small.mat", "40", "36"]),
     "truth with an unknown class": (
@@ -94,7 +106,10 @@ MISTAKES = {
     "truth with an unknown label": (config(truth={"labels": {"water": 1}}), ["truth.mat", "2"]),
     "truth is missing": (config(truth={"path": "no_truth.mat"}), ["no_truth.mat"]),
     "all NaN": (config({"path": "nan.mat"}), ["nan.mat"]),
-    "pseudo-labels of another shape": (config(pseudo_labels="probs.npz"), ["probs.npz", "2"]),
+    "pseudo-labels of another shape": (
+        config(pseudo_labels="probs.npz"),
+        ["probs.npz", "40", "36"],
+    ),
 }
 
 
@@ -107,6 +122,8 @@ def test_a_mistake_is_told_before_any_training(run, tmp_path, wrong, words):
     scipy.io.savemat(tmp_path / "small.mat", {"labels": truth[:9]})
     scipy.io.savemat(tmp_path / "nan.mat", {"cube": np.full(data.shape, np.nan)})
     np.savez(tmp_path / "probs.npz", probs=np.ones((5, 5, 2), np.float32))
+    Image.fromarray(truth[:9]).save(tmp_path / "small.png")
+    (tmp_path / "damaged.zip").write_bytes(b"PK" + bytes(99))
     (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{broken}")
 
     done = run(tmp_path, wrong)
@@ -123,6 +140,29 @@ def final_labels(folder):
     """Of each method."""
     names = ("hsi/consensus", "published/seed-0/final", "lda/baseline", "labels/pseudo")
     return {n: open_store(folder / f"results/mine/{n}.zarr")["labels"][:] for n in names}
+
+
+def test_what_to_know_is_said_at_the_end_and_kept(run, tmp_path):
+    """Of the file, once, with settings that work."""
+    data = scene()
+    data[:8] = -9999
+    data[8:, :, 5] = np.nan
+    data[8:12, :, 5] = 0.1
+    write(tmp_path, data)
+    settings = config(runs={"labels": {"method": "none"}})
+    del settings["network"]
+    done = run(tmp_path, settings)
+    assert done.returncode == 0
+    _, _, end = done.stdout.partition("What you should know:")
+    assert end.count("set scenes.mine.cube.nodata: -9999") == 1
+    assert end.count("set scenes.mine.cube.bad_ranges: [[520, 520]]") == 1
+    told = open_store(tmp_path / "results/mine/cube.zarr").attrs["warnings"]
+    assert len(told) == 2
+    for text in told:
+        text = text.replace("<name>", "mine")
+        assert f"warning: mine: {text}" in end
+        assert text in (tmp_path / "results/summary.md").read_text()
+        assert text in (tmp_path / "results/summary.html").read_text()
 
 
 def test_one_class_is_no_mistake(run, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from special_steps.core.classes import classes_by_label, phrases_of, read_classes
+from special_steps.core.classes import classes_by_label, label_number, phrases_of, read_classes
 from special_steps.core.errors import UserError
 
 
@@ -71,3 +71,24 @@ def test_too_many_classes_for_a_map():
     names = [f"class {i}" for i in range(256)]
     with pytest.raises(UserError, match="here: 256 classes"):
         classes_by_label({names[0]: 1}, names, [0], "here")
+
+
+@pytest.mark.parametrize(
+    ("label", "number"),
+    [
+        (17, 17), (17.0, 17), ("17", 17), (" -1 ", -1), (0, 0),
+        ("0xFF7F50", 0xFF7F50), ("#ff7f50", 0xFF7F50), ("#f75", 0xFF7755), ([255, 127, 80], 0xFF7F50),
+    ],
+)  # fmt: skip
+def test_labels_of_a_config(label, number):
+    assert label_number(label, "f") == number
+
+
+@pytest.mark.parametrize(
+    "label", [1.5, "red", "#ff", "#gggggg", "0x1234567", [1, 2], [1, 2, 256], [0.1, 0, 0], True, ""]
+)
+def test_labels_that_are_none(label):
+    with pytest.raises(
+        UserError, match=r"f: .* is no label: write a whole number, or a colour as 0x"
+    ):
+        label_number(label, "f")

@@ -13,6 +13,7 @@ from special_steps.core import cli
 ROOT = Path(cli.__file__).resolve().parents[2]
 
 STEP = """
+import logging
 from pathlib import Path
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
@@ -26,6 +27,11 @@ def step(*, out: Path, how: str, numbers: list[float] | str | None, table: dict[
     \"\"\"
     if how == "user":
         raise UserError(f"{out}: the value is 3,\\nbut it must be 4; fix it")
+    if how == "users":
+        raise ExceptionGroup("", [UserError("one,\\nof two"), UserError("two")])
+    if how == "warn":
+        logging.getLogger("special").warning("look at %d,\\n%d", 1, 2)
+        logging.getLogger("special").info("only told")
     if how == "bug":
         raise ZeroDivisionError("a bug")
     out.write_text(repr((numbers, table)))
@@ -55,6 +61,19 @@ def test_a_users_mistake_is_one_line_and_code_1(step, tmp_path):
     assert done.returncode == 1
     assert done.stderr == f"error: {tmp_path}/o: the value is 3, but it must be 4; fix it\n"
     assert done.stdout == ""
+
+
+def test_several_mistakes_are_a_line_each(step, tmp_path):
+    done = call(step, "--out", tmp_path / "o", "--how", "users", *NONE)
+    assert done.returncode == 1
+    assert done.stderr == "error: one, of two\nerror: two\n"
+
+
+def test_warnings_are_marked_as_such_and_one_line(step, tmp_path):
+    done = call(step, "--out", tmp_path / "o", "--how", "warn", *NONE)
+    assert done.returncode == 0
+    first, second, _ = done.stderr.splitlines()
+    assert first.endswith(" warning: look at 1, 2") and second.endswith(" only told")
 
 
 def test_a_bug_keeps_its_traceback(step, tmp_path):
@@ -99,13 +118,13 @@ def test_help_shows_the_docstring(step):
 
 
 def test_a_real_step_from_its_command_line(tmp_path):
-    cube = make_cube(tmp_path / "cube.zarr", np.zeros((3, 4, 4)), [1000, 1100, 1200])
+    cube = make_cube(tmp_path / "cube.zarr", np.zeros((3, 4, 4)), [1000, 1050, 1100])
     words = ["--out", tmp_path / "rgb.zarr", "--wavelengths", "[655, 553, 451]"]
     words += ["--percentiles", "[0.1, 99.9]"]
     done = call("special_steps.rgb", "--cube", cube, *words, module=True)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"error: {cube}: good bands cover 1000-1200 nm")
+    assert line.startswith(f"error: {cube}: good bands cover 1000-1100 nm")
     assert [p.name for p in tmp_path.iterdir()] == ["cube.zarr"]
 
 
@@ -125,7 +144,9 @@ STARTS = [
     ("signatures", LIGHT - {"matplotlib", "rasterio", "pandas"} | {"matplotlib.pyplot"}),
     ("summary", LIGHT - {"matplotlib", "rasterio", "pandas"}),
     ("ingest", {"torch", "open_clip", "sklearn"}),
-    ("check_ground_truth", {"torch", "open_clip", "sklearn"}),
+    ("unpack", {"torch", "open_clip", "sklearn"}),
+    ("inspect", {"torch", "open_clip", "sklearn"}),
+    ("check_scenes", {"torch", "open_clip", "sklearn"}),
     ("demo", {"torch", "open_clip", "sklearn"}),
 ]
 

@@ -33,11 +33,11 @@ def test_a_written_scene_is_read_back(tmp_path, dtype):
     write_envi(tmp_path / "a.hdr", cube, "a scene", fields | {"data ignore value": 7})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.hdr", "a.img"]
     source = open_source(tmp_path / "a.hdr")
-    values = source.read(0, 5)
+    values = source.read(slice(0, 5), slice(0, 4))
     np.testing.assert_array_equal(values, cube)
     assert values.dtype.itemsize == cube.dtype.itemsize
     assert source.wavelengths.tolist() == [500.5, 600, 700]
-    assert source.nodata == 7
+    assert source.nodata == (7,)
     with rasterio.open(tmp_path / "a.img") as raster:  # GDAL agrees
         np.testing.assert_array_equal(raster.read(), cube)
     assert (tmp_path / "a.hdr").read_text().startswith("ENVI\ndescription = {a scene}\n")

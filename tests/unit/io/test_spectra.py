@@ -222,7 +222,7 @@ def test_usgs_splib06_text(write):
         ("400\n500\n600", "one column only"),
         ("400,0.1\n500,0.1,0.3", "rows of numbers, with 2 or 3 columns"),
         ("400,0.1\n400,0.2\n500,0.1", "wavelength 400 nm is there twice"),
-        ("1,0.1\n2,0.2\n700,0.1", "wavelengths from 1 to 700 nm are none"),
+        ("1,0.1\n2,0.2\n700,0.1", "wavelengths from 1 to 700 .*two units mixed.*write them in nm"),
         ("400,5e6\n500,7e6", "values up to 7e.06 are no reflectances"),
         ("nm,a (percent)\n400,50\n500,700", "values up to 700 are no reflectances"),
     ],
