@@ -29,7 +29,8 @@ shell.prefix(
 
 from special_steps.core.digest import digest_of
 from special_steps.core.errors import UserError
-from special_steps.core.settings import load
+from special_steps.core.settings import config_of, load
+from special_steps.io.reference_sample import strata_file
 from special_steps.io.source import is_archive, source_files
 from special_steps.io.vectors import polygon_files
 from special_steps.materials.words import check_overrides
@@ -210,8 +211,33 @@ def own_spectra(scene):
     return {k: data_file(v) for k, v in SCENES[scene]["spectra"].items()}
 
 
+def reference_files(scene):
+    """Points that people have filled, and beside them how they were drawn."""
+    points = data_file(SCENES[scene]["reference"])
+    strata = str(strata_file(Path(points)))
+    return [points] + [strata] * os.path.isfile(strata)
+
+
+def assessments():
+    """Maps that are assessed with the scene's reference points: scene, run, file; not the quick ones."""
+    return [
+        (s, r, f"results/{s}/{r}/{folder}assessment.json")
+        for s in SCENES
+        if SCENES[s]["reference"]
+        for r in RUNS
+        for folder in exported(r)
+        if folder != "quick/"
+    ]
+
+
 # now, not when a job needs them: Snakemake would silently take what an earlier run has made without them
 for scene in SCENES:
+    if SCENES[scene]["reference"] and not os.path.isfile(reference_files(scene)[0]):
+        raise WorkflowError(
+            f"config: scenes.{scene}.reference: {reference_files(scene)[0]} is no file; draw points of a map with"
+            " python -m special_steps.reference_points, fill them, and give that file; relative paths start from the"
+            " folder in data"
+        )
     for name, file in own_spectra(scene).items():
         if not os.path.isfile(file):
             raise WorkflowError(
@@ -247,6 +273,36 @@ def exported(run):
         return {folder: f"{folder}final" for folder in seeds(run)}
     quick = {"quick/": "cotrain"} if method == "agreement" else {}
     return {"": stages(run)[-1]} | quick
+
+
+def voting(scene, run):
+    """Stores of the networks that a run's one map is made of: what can agree with it, or not."""
+    if "" not in exported(run):
+        return []
+    last = {"agreement": "network", "published": "final"}.get(RUNS[run]["method"])
+    return [f"results/{scene}/{run}/{seed}{last}.zarr" for seed in seeds(run)]
+
+
+def networks_asked(run, folder):
+    """How many they are; None for a map that is not made of several networks."""
+    return len(voting("", run)) or None if folder == "" else None
+
+
+def prompts(scene, run):
+    """Words of a run, and the CLIP that read them: for the account of how a map was made."""
+    clip = RUNS[run]["clip"]
+    read = None
+    if clip != "none" and not RUNS[run]["pseudo_labels"]:
+        given = CLIPS[clip]
+        read = {key: given[key] for key in ("model", "weights", "templates")}
+        if given["model"] == "bundled":
+            read["sha256"] = bundled_model()[0]
+    return {"classes": SCENES[scene]["classes"], "clip": read}
+
+
+def read_models(scene, run):
+    """The user's own files of that CLIP."""
+    return model_files(RUNS[run]["clip"]) if prompts(scene, run)["clip"] else []
 
 
 def truth_settings(scene):
@@ -325,8 +381,76 @@ def diagnosed():
 def maps(scene, run, quick=False):
     """The maps of a run: of the whole run, or of a quick one."""
     folders = [f for f in exported(run) if (f == "quick/") == quick]
-    names = ("map.png", "map.tif", "confidence.tif")
-    return [f"results/{scene}/{run}/{f}{name}" for f in folders for name in names]
+    return [file for folder in folders for file in map_files(scene, run, folder)]
+
+
+def map_files(scene, run, folder):
+    """A map with all that is made of it."""
+    last = ["stac-item.json"] + ["index.html"] * settings["export"]["page"]
+    last += ["assessment.json"] * bool(SCENES[scene]["reference"])
+    files = [f"results/{scene}/{run}/{folder}{name}" for name in last]
+    return bundle(scene, run, folder) + files
+
+
+def linked():
+    """The files of each map of whole runs, for the summary."""
+    return [
+        map_files(scene, run, folder)
+        for scene in SCENES
+        for run in RUNS
+        for folder in exported(run)
+        if folder != "quick/"
+    ]
+
+
+def stages_before(run, folder):
+    """The maps on the way to the one in a folder, itself last."""
+    last = exported(run)[folder]
+    before = stages(run)[: stages(run).index(last) + 1]
+    if folder.startswith("seed-"):  # not those of other seeds
+        before = [s for s in before if s.startswith(folder) or "/" not in s]
+    return before
+
+
+def page_inputs(scene, run, folder):
+    """What a page shows besides the map, by the option that takes it."""
+    where = f"results/{scene}/{run}/"
+    trained = seeds(run) if folder == "" else [s for s in seeds(run) if s == folder]
+    told = [file for s, r, file in witnesses() if (s, r) == (scene, run)]
+    if (scene, run) in diagnosed():
+        told.append(f"{where}cotrain.json")
+    known = evidence_files(scene, run)[1:]
+    return {
+        "seeds": voting(scene, run) if folder == "" else [],
+        "evidence": [*known, f"results/{scene}/evidence.csv"] if known else [],
+        "told": told,
+        "metrics": [
+            f"{where}{stage}.metrics.json"
+            for stage in stages_before(run, folder)
+            if SCENES[scene]["ground_truth"]
+        ],
+        "assessment": [
+            file
+            for _, _, file in assessments()
+            if file == f"{where}{folder}assessment.json"
+        ],
+        "tables": {
+            seed.strip("/"): [
+                f"{where}{seed}{training}.csv"
+                for training in TRAININGS[RUNS[run]["method"]]
+            ]
+            for seed in trained
+        },
+    }
+
+
+def bundle(scene, run, folder):
+    """The files of a map, for a GIS."""
+    names = ["map.png", "map.tif", "map.tif.aux.xml", "map.qml", "confidence.tif"]
+    names += ["probabilities.tif", "polygons.gpkg", "polygons.qml", "areas.csv"]
+    if folder == "" and len(voting(scene, run)) > 1:
+        names.append("disagreement.tif")
+    return [f"results/{scene}/{run}/{folder}{name}" for name in names]
 
 
 def all_results():

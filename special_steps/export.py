@@ -1,141 +1,83 @@
-"""The maps that people open: GeoTIFFs of classes and confidence, and a picture beside the RGB."""
+"""The maps that people open: GeoTIFFs of classes, confidence and probabilities, and a picture beside the RGB."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 import numpy as np
+import zarr
 
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.palette import NO_DATA, class_colours, rgb_of
 from special_steps.core.store import (
-    Grid,
+    array_of,
     class_names,
     grid_of,
     open_store,
     read_array,
+    tile_rows,
 )
+from special_steps.io.geotiff import map_grid, moved, strips_of, write_raster
+from special_steps.io.legend import attribute_table, raster_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 log = logging.getLogger("special")
 
+STEPS = 250  # of a probability in the map's bytes: 1 is stored as 250, and one step is 0.004
+EMPTY = 255  # byte of pixels without data
 
-def write_raster(
-    path: Path,
-    data: np.ndarray,
-    description: str,
-    grid: Grid,
-    nodata: float,
-    colours: dict[int, tuple[int, int, int, int]] | None = None,
-    tags: dict[str, str] | None = None,
-) -> None:
-    """Write a map as a tiled, compressed GeoTIFF, georeferenced where the scene is.
+
+def as_bytes(probabilities: np.ndarray, nodata: np.ndarray) -> np.ndarray:
+    """Probabilities in steps of 0.004, a quarter of float32's size.
 
     Args:
-        path: the file.
-        data: (y, x), uint8 or float32.
-        description: what the band holds.
-        grid: where the pixels lie.
-        nodata: value that means no data.
-        colours: red, green, blue and alpha (0 to 255) of values.
-        tags: names and texts for the file's header.
-    """
-    import rasterio  # here and in map_figure: what takes time to load is loaded when it is used
-    from rasterio.crs import CRS
-    from rasterio.transform import Affine
-
-    profile = {
-        "driver": "GTiff",
-        "height": data.shape[0],
-        "width": data.shape[1],
-        "count": 1,
-        "dtype": data.dtype,
-        "compress": "deflate",
-        "tiled": True,
-        "blockxsize": 256,
-        "blockysize": 256,
-        "nodata": nodata,
-    }
-    if colours:
-        profile["photometric"] = "palette"
-    if grid.crs:
-        profile["crs"] = CRS.from_wkt(grid.crs)
-    if grid.transform:
-        profile["transform"] = Affine(*grid.transform)
-    with atomic_write(path) as file, rasterio.open(file, "w", **profile) as raster:
-        if colours:  # before the data: the file's kind is settled with the first
-            raster.write_colormap(1, colours)
-        raster.write(data, 1)
-        raster.set_band_description(1, description)
-        raster.update_tags(**(tags or {}))
-
-
-def turned_north(grid: Grid, shape: tuple[int, int]) -> tuple[Grid, np.ndarray]:
-    """A north-up grid over a scene's, and which of the scene's pixels lies at each place of it.
-
-    Pixels keep their area; where the scene's grid is only flipped or turned by 90 degrees, also their sides, so that
-    every pixel is there once.
-
-    Args:
-        grid: with a transform.
-        shape: the scene's (height, width).
+        probabilities: (class, y, x) float32 in [0, 1].
+        nodata: (y, x) bool.
 
     Returns:
-        The grid, and (y, x) int64: position in the flattened scene of the pixel whose area holds the centre of each
-        new pixel; -1 where none does.
+        (class, y, x) uint8, 0 to 250; 255 where no data.
     """
-    from affine import Affine
+    steps = np.rint(probabilities * np.float32(STEPS)).clip(0, STEPS).astype(np.uint8)
+    steps[:, nodata] = EMPTY
+    return steps
 
-    assert grid.transform is not None
-    height, width = shape
-    place = Affine(*grid.transform)
-    a, b, _, d, e, _ = grid.transform
-    area = float(np.sqrt(abs(place.determinant)))
-    if b == d == 0:
-        across, down = abs(a), abs(e)
-    elif a == e == 0:
-        across, down = abs(b), abs(d)
-    else:
-        across, down = area, area
-    corners = [place @ corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
-    left, right = min(x for x, _ in corners), max(x for x, _ in corners)
-    bottom, top = min(y for _, y in corners), max(y for _, y in corners)
-    columns, rows = (
-        int(np.ceil(n - 1e-6)) for n in ((right - left) / across, (top - bottom) / down)
+
+def probability_strips(store: zarr.Group, pixel: np.ndarray | None) -> Iterator[np.ndarray]:
+    """The probabilities of a store as bytes on the grid of its maps, in strips.
+
+    Args:
+        store: with `probabilities` and `nodata`.
+        pixel: which pixel of the scene lies at each place (y, x), -1 for none; None for the scene's own grid.
+
+    Yields:
+        (class, rows, x) uint8, top to bottom.
+    """
+    probabilities, nodata = array_of(store, "probabilities"), array_of(store, "nodata")
+    parts = (
+        as_bytes(np.asarray(probabilities[:, rows]), np.asarray(nodata[rows]))
+        for rows in tile_rows(nodata.shape[0])
     )
-    new = Affine(across, 0, left, 0, -down, top)
-    back = ~place @ new
-    found = np.full((rows, columns), -1, np.int64)
-    x = np.arange(columns) + 0.5
-    for row in range(rows):
-        column_of = back.a * x + back.b * (row + 0.5) + back.c
-        row_of = back.d * x + back.e * (row + 0.5) + back.f
-        inside = (column_of >= 0) & (column_of < width) & (row_of >= 0) & (row_of < height)
-        pixel = row_of[inside].astype(np.int64) * width + column_of[inside].astype(np.int64)
-        found[row, inside] = pixel
-    return Grid(grid.crs, tuple(new)[:6]), found
-
-
-def is_turned(grid: Grid) -> bool:
-    """Whether a grid's rows do not run from west to east."""
-    return grid.transform is not None and (grid.transform[1] != 0 or grid.transform[3] != 0)
-
-
-def category_names(class_names: list[str]) -> str:
-    """GDAL's side file that names the values of a class map, 0 first."""
-    names = "".join(f"<Category>{escape(n)}</Category>" for n in ("no data", *class_names))
-    return (
-        '<PAMDataset><PAMRasterBand band="1">'
-        f"<CategoryNames>{names}</CategoryNames></PAMRasterBand></PAMDataset>\n"
-    )
+    if pixel is None:
+        yield from parts
+        return
+    whole = np.empty(probabilities.shape, np.uint8)  # a strip of a turned map may cross the scene
+    for rows, part in zip(tile_rows(nodata.shape[0]), parts, strict=True):
+        whole[:, rows] = part
+    for rows in tile_rows(len(pixel)):
+        yield np.stack([moved(one, pixel[rows], EMPTY) for one in whole])
 
 
 def map_figure(
-    image: np.ndarray, labels: np.ndarray, confidence: np.ndarray, class_names: list[str]
+    image: np.ndarray,
+    labels: np.ndarray,
+    confidence: np.ndarray,
+    class_names: list[str],
+    palette: list[str],
+    meaning: str,
 ) -> "Figure":
     """The RGB image, the class map with its legend, and the confidence, in a row (wide scenes: a column).
 
@@ -144,12 +86,13 @@ def map_figure(
         labels: (y, x) uint8, 1..K, 0 = no data.
         confidence: (y, x) float32 in [0, 1], NaN = no data.
         class_names: the K classes.
+        palette: their colours, #rrggbb.
+        meaning: what the confidence is.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    palette = class_colours(class_names)
     height, width = labels.shape
     counts = np.bincount(labels.ravel(), minlength=len(palette) + 1)[1:]
     handles = [
@@ -183,7 +126,7 @@ def map_figure(
     axes[1].set_title("Land cover", fontsize=10)
     shown = axes[2].imshow(confidence[thin], cmap="viridis", vmin=0, vmax=1)
     axes[2].set_title("Confidence", fontsize=10)
-    figure.colorbar(shown, ax=axes[2], label="best minus second best", fraction=0.05, pad=0.02)
+    figure.colorbar(shown, ax=axes[2], label=meaning, fraction=0.05, pad=0.02)
     for axis in axes:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -202,50 +145,99 @@ def export(
     rgb: Path,
     class_map: Path,
     confidence_map: Path,
+    probability_map: Path,
+    style: Path,
     picture: Path,
+    colours: dict[str, str],
+    networks: int | None,
     north_up: bool | None,
 ) -> None:
     """Write a scene's maps.
 
+    All GeoTIFFs are cloud-optimised: tiled, deflated, with overviews.
+
     Args:
-        prediction: store with `labels` and `margin`.
+        prediction: store with `probabilities`, `labels` and `margin`; where it also has `confidence`, which is
+            calibrated, that is the confidence.
         rgb: the scene's RGB store.
-        class_map: GeoTIFF to write: uint8 classes from 1 with colours and names, 0 = no data; a
-            side file `.aux.xml` names the classes for GDAL.
-        confidence_map: GeoTIFF to write: float32 margin, NaN = no data.
+        class_map: GeoTIFF to write: uint8 classes from 1 with colours, 0 = no data; the classes' names are in its
+            header (`CLASS_1` and so on). A side file `.aux.xml` holds GDAL's attribute table of values, names, colours.
+        confidence_map: GeoTIFF to write: float32, NaN = no data.
+        probability_map: GeoTIFF to write: a band for each class, uint8 with scale 0.004, 255 = no data.
+        style: QGIS's style of the class map to write, `.qml`.
         picture: PNG to write: image, class map and confidence side by side.
+        colours: the user's own colours (#rrggbb) of classes.
+        networks: how many trained networks the map is made of, null where it is no joint map of networks; fewer than
+            two can't disagree, and that is said.
         north_up: whether to turn the maps north up, pixels by nearest neighbour; null for scenes on a rotated grid
             only.
     """
-    store = open_store(prediction, labels=("y", "x"), margin=("y", "x"), nodata=("y", "x"))
-    image = read_array(open_store(rgb, rgb=("band", "y", "x")), "rgb").transpose(1, 2, 0)
-    names, grid = class_names(store), grid_of(store)
-    labels, nodata, margin = (read_array(store, name) for name in ("labels", "nodata", "margin"))
-    margin[nodata] = np.nan
-    north_up = is_turned(grid) if north_up is None else north_up
-    if north_up and grid.transform is not None:
-        grid, pixel = turned_north(grid, labels.shape)
-        nowhere = pixel < 0
-        labels = np.where(nowhere, np.uint8(0), labels.ravel()[pixel])
-        margin = np.where(nowhere, np.float32(np.nan), margin.ravel()[pixel])
-        image = image.reshape(-1, 3)[pixel]
+    store = open_store(
+        prediction,
+        probabilities=("class", "y", "x"),
+        labels=("y", "x"),
+        margin=("y", "x"),
+        nodata=("y", "x"),
+    )
+    image = read_array(open_store(rgb, rgb=("band", "y", "x")), "rgb")
+    names = class_names(store)
+    calibrated = "confidence" in store
+    labels, nodata = (read_array(store, name) for name in ("labels", "nodata"))
+    confidence = read_array(store, "confidence" if calibrated else "margin")
+    confidence[nodata] = np.nan
+    grid, pixel = map_grid(grid_of(store), labels.shape, north_up)
+    labels, confidence = moved(labels, pixel, 0), moved(confidence, pixel, np.nan)
+    if pixel is not None:
+        image = np.stack([moved(band, pixel, np.nan) for band in image])
         log.info("maps are turned north up, %d x %d pixels", *labels.shape)
+    shape = (labels.shape[0], labels.shape[1])
+    palette = class_colours(names, colours)
     write_raster(
         class_map,
-        labels,
-        "land cover",
+        strips_of(labels),
+        shape,
+        "uint8",
+        ["land cover"],
         grid,
         nodata=0,
-        colours={0: (0, 0, 0, 0)}
-        | {i + 1: (*rgb_of(c), 255) for i, c in enumerate(class_colours(names))},
-        tags={f"CLASS_{i + 1}": name for i, name in enumerate(names)},
+        resampling="mode",
+        colours={0: (0, 0, 0, 0)} | {i: (*rgb_of(c), 255) for i, c in enumerate(palette, 1)},
+        tags={f"CLASS_{i}": name for i, name in enumerate(names, 1)},
     )
     with atomic_write(class_map.with_name(f"{class_map.name}.aux.xml")) as file:
-        file.write_text(category_names(names))
-    description = "confidence: best minus second best class probability"
-    write_raster(confidence_map, margin, description, grid, nodata=float("nan"))
+        file.write_text(attribute_table(names, palette), encoding="utf-8")
+    with atomic_write(style) as file:
+        file.write_text(raster_style(names, palette), encoding="utf-8")
+    meaning = "probability of being right" if calibrated else "best minus second best"
+    description = f"confidence: {meaning}{'' if calibrated else ' class probability'}"
+    write_raster(
+        confidence_map,
+        strips_of(confidence),
+        shape,
+        "float32",
+        [description],
+        grid,
+        nodata=float("nan"),
+        resampling="average",
+    )
+    write_raster(
+        probability_map,
+        probability_strips(store, pixel),
+        shape,
+        "uint8",
+        names,
+        grid,
+        nodata=EMPTY,
+        resampling="average",
+        scale=1 / STEPS,
+    )
     with atomic_write(picture) as file:
-        map_figure(image, labels, margin, names).savefig(file, dpi=110)
+        image = image.transpose(1, 2, 0)
+        map_figure(image, labels, confidence, names, palette, meaning).savefig(file, dpi=110)
+    if networks == 1:
+        log.warning("no map of disagreement: one network only; seeds: [0, 1, 2] trains three")
+    elif networks is None:
+        log.info("no map of disagreement: this map is no joint one of several networks")
 
 
 if __name__ == "__main__":

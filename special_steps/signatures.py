@@ -17,18 +17,21 @@ COLUMNS = 3
 GAP = 40.0  # nm without a band: a line over it would show what nobody measured
 
 
-def signatures_picture(rows: "pd.DataFrame", classes: list[dict[str, Any]]) -> "Figure":
+def signatures_picture(
+    rows: "pd.DataFrame", classes: list[dict[str, Any]], own: dict[str, str]
+) -> "Figure":
     """A panel for each class: the mean of its pixels, and the library's nearest spectrum.
 
     Args:
         rows: of the table that evidence writes.
         classes: of the JSON that evidence writes.
+        own: the user's own colours (#rrggbb) of classes.
     """
     import numpy as np
     from matplotlib.figure import Figure
 
     names = [one["class"] for one in classes]
-    colours = dict(zip(names, class_colours(names), strict=True))
+    colours = dict(zip(names, class_colours(names, own), strict=True))
     kept = sorted(classes, key=lambda one: -one.get("share", 0))[:MOST]
     shown = [one for one in classes if one in kept]
     columns = min(COLUMNS, len(shown))
@@ -75,19 +78,21 @@ def _title(one: dict[str, Any]) -> str:
     return f"{one['class']}, {one['share']:.1%} of the scene\n{near}; {one['angle']:.1f}° off"
 
 
-def signatures(*, table: Path, found: Path, picture: Path) -> None:
+def signatures(*, table: Path, found: Path, picture: Path, colours: dict[str, str]) -> None:
     """Draw what the spectral evidence went by.
 
     Args:
         table: CSV file made by evidence.
         found: JSON file made by evidence.
         picture: PNG to write.
+        colours: the user's own colours (#rrggbb) of classes.
     """
     import pandas as pd
 
     told = json.loads(found.read_text())
     with atomic_write(picture) as file:
-        signatures_picture(pd.read_csv(table), told["classes"]).savefig(file, dpi=110)
+        figure = signatures_picture(pd.read_csv(table), told["classes"], colours)
+        figure.savefig(file, dpi=110)
 
 
 if __name__ == "__main__":

@@ -7,20 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from special_steps.core.assessed import headline, rows
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
+from special_steps.core.stages import STAGES
 from special_steps.core.store import open_store
 
-STAGES = {  # in the order of the methods
-    "pseudo": "the labels of CLIP and the spectral library, fused",
-    "cotrain": "co-training of labels and spectra",
-    "network": "the networks that learn where both agree",
-    "consensus": "the mean of co-training and networks",
-    "warmup": "after the published method's warm-up",
-    "final": "the last epoch of its refinement",
-    "baseline": "a simple method",
-}
 SCORES = ["oa", "aa", "kappa"]
+BY_POINTS = "Accuracy and areas by reference points"
 
 
 def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -93,6 +87,8 @@ def summary(
     metrics: list[Path],
     witnesses: list[dict[str, Any]],
     diagnoses: list[dict[str, str]],
+    assessments: list[Path],
+    maps: list[list[Path]],
     csv: Path,
     markdown: Path,
     html: Path,
@@ -105,6 +101,8 @@ def summary(
         witnesses: of each scene's evidence (its run is None) and each fusion of it: scene, run, and the path of the
             JSON file made by evidence or fuse.
         diagnoses: of each co-training: scene, run, and the path of the JSON file made by cotrain.
+        assessments: JSON files made by assess; none where no scene has reference points.
+        maps: files of each map, to be linked; they lie in folders below the summary's.
         csv: table to write, numbers in full.
         markdown: the same for a README.
         html: the same for the report, with the scores of every class.
@@ -120,31 +118,63 @@ def summary(
     lines = told(
         sorted(known, key=lambda each: (names.index(each["scene"]), runs.index(each["run"])))
     )
-    warned = to_know(scenes, found)
+    assessed = [json.loads(Path(path).read_text()) for path in assessments]
+    warned = to_know(scenes, found + assessed)
     table = summarise(pd.DataFrame(found, columns=["scene", "run", "stage", "seed", *SCORES]))
     shown = readable(table)
     with atomic_write(csv) as file:
         table.to_csv(file, index=False)
     with atomic_write(markdown) as file:
-        file.write_text(_markdown(shown, warned, lines))
+        links = [[path.relative_to(markdown.parent) for path in files] for files in maps]
+        file.write_text(_markdown(shown, assessed, warned, lines, links))
     with atomic_write(html) as file:
-        file.write_text(_page(shown, found, warned, lines, trained))
+        file.write_text(_page(shown, found, assessed, warned, lines, trained))
 
 
-def _markdown(shown: pd.DataFrame, warned: list[str], lines: list[str]) -> str:
+def _markdown(
+    shown: pd.DataFrame,
+    assessed: list[dict[str, Any]],
+    warned: list[str],
+    lines: list[str],
+    links: list[list[Path]],
+) -> str:
     parts = []
     if len(shown):
-        rows = [list(shown.columns), ["---"] * len(shown.columns), *shown.values.tolist()]
-        parts.append("".join(f"| {' | '.join(map(str, row))} |\n" for row in rows))
+        parts.append(_pipes([list(shown.columns), *shown.values.tolist()]))
+    if assessed:
+        parts.append(f"## {BY_POINTS}\n")
+    for each in assessed:
+        parts.append(f"{_whose(each)}: {headline(each)}.\n\n{_pipes(rows(each))}")
     for title, texts in (("What you should know", warned), ("Without ground truth", lines)):
         if texts:
             parts.append(f"## {title}\n\n" + "".join(f"- {text}\n" for text in texts))
+    if links:
+        parts.append("## Maps\n\n" + "".join(map(_links, links)))
     return "\n".join(parts) or "No scene has ground truth.\n"
+
+
+def _links(files: list[Path]) -> str:
+    """The files of a map, as a line of Markdown."""
+    listed = ", ".join(f"[{path.name}]({path.as_posix()})" for path in files)
+    return f"- {', '.join(files[0].parts[:-1])}: {listed}\n"
+
+
+def _pipes(table: list[list[Any]]) -> str:
+    """A table in Markdown; its first row names the columns."""
+    parted = [table[0], ["---"] * len(table[0]), *table[1:]]
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in parted)
+
+
+def _whose(each: dict[str, Any]) -> str:
+    """Scene and run, and the seed where the run has a map for each."""
+    seed = "" if each["seed"] is None else f", seed {each['seed']}"
+    return f"{each['scene']}, {each['run']}{seed}"
 
 
 def _page(
     shown: pd.DataFrame,
     found: list[dict[str, Any]],
+    assessed: list[dict[str, Any]],
     warned: list[str],
     lines: list[str],
     trained: list[dict[str, Any]],
@@ -167,6 +197,12 @@ def _page(
         )
     else:
         page += "<p>No scene has ground truth.</p>"
+    if assessed:
+        page += f"<h2>{BY_POINTS}</h2>"
+    for each in assessed:
+        head, *body = rows(each)
+        page += f"<p>{escape(_whose(each))}: {escape(headline(each))}.</p>"
+        page += _html(pd.DataFrame(body, columns=head))
     for title, texts in (("What you should know", warned), ("Without ground truth", lines)):
         if texts:
             items = "".join(f"<li>{escape(text)}</li>" for text in texts)

@@ -33,6 +33,7 @@ MARKERS = {
     ("workflow", "finished"): "slow",
     ("workflow", "slurm"): "slurm",
     ("workflow", "look"): "browser",
+    ("unit", "chromium"): "browser",
 }
 
 

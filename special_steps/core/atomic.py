@@ -36,6 +36,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
+@contextmanager
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """Yield an empty hidden folder beside a path, for what is needed on the way to it; it goes when the block ends.
+
+    Not in the system's folder for temporary files, which may be small, or memory.
+    """
+    path = Path(beside).with_name(f"{Path(beside).name}.scratch")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    temporary = _sibling(path, "tmp")
+    _remove(temporary)
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -2,7 +2,8 @@
 
 What counts is what Python runs, of the step's module and of all that it imports from this package: comments, blank
 lines, formatting and docstrings don't count, nor do the package's version and the command line around the step. With a
-module come its table, `<module>.csv`, and the kernels that it loads, `<module>.cpp` with the headers that it includes.
+module come its table, `<module>.csv`, its template, `<module>.html`, and the kernels that it loads, `<module>.cpp` with
+the headers that it includes.
 """
 
 import ast
@@ -15,6 +16,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
 COMMAND_LINE = f"{PACKAGE.name}.core.cli"
+TABLES = (".csv", ".html")  # what a module reads from a file of its own name, as it stands
 COMMENT = re.compile(r"""//[^\n]*|/\*.*?\*/|("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])')""", re.DOTALL)
 
 
@@ -46,7 +48,8 @@ def closure(step: str) -> list[Path]:
         new = _imports(todo.pop()) - found
         found |= new
         todo += new
-    tables = {table for path in found if (table := path.with_suffix(".csv")).is_file()}
+    beside = (path.with_suffix(kind) for path in found for kind in TABLES)
+    tables = {table for table in beside if table.is_file()}
     kernels = (path.with_suffix(".cpp") for path in found)
     compiled = {source for kernel in kernels if kernel.is_file() for source in sources(kernel)}
     return [start, *sorted(found - {start} | compiled | tables)]
@@ -103,7 +106,7 @@ def _normal(path: Path) -> str:
     match path.suffix:
         case ".py":
             return _python(path)
-        case ".csv":
+        case ".csv" | ".html":
             return path.read_text()
         case _:
             return without_comments(path.read_text())

@@ -2,8 +2,12 @@
 
 import itertools
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+from special_steps.core.errors import UserError
 
 # Colours that maps of land cover use; a class takes the first whose word begins a word of its name.
 KNOWN = {
@@ -66,14 +70,63 @@ def rgb_of(colour: str) -> tuple[int, int, int]:
     return value >> 16, value >> 8 & 255, value & 255
 
 
-def class_colours(class_names: list[str]) -> list[str]:
+def read_colours(given: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The user's own colours of classes as #rrggbb.
+
+    Args:
+        given: class name -> "#0000ff", "#00f", "0x0000ff", the number that YAML makes of 0x0000ff, or [0, 0, 255].
+        where: the setting, for messages.
+
+    Raises:
+        UserError: naming `where`, for what is no colour, and for two classes of one colour.
+    """
+    found: dict[str, str] = {}
+    for name, value in given.items():
+        colour = _colour(value)
+        if colour is None:
+            lost = " (without quotes, YAML takes # for a comment)" if value is None else ""
+            raise UserError(
+                f"{where}: {value!r} of '{name}' is no colour{lost}; write it as \"#0000ff\", in quotes, or as"
+                " [0, 0, 255]"
+            )
+        other = next((n for n, c in found.items() if c == colour), None)
+        if other is not None:
+            raise UserError(
+                f"{where}: '{other}' and '{name}' both have {colour}; give each class its own colour"
+            )
+        found[name] = colour
+    return found
+
+
+def _colour(value: Any) -> str | None:
+    """A colour of a config as #rrggbb; None for anything else."""
+    if isinstance(value, str):
+        digits = re.fullmatch(r"(?:#|0x)([0-9a-f]{6})|#([0-9a-f]{3})", value.strip().lower())
+        if digits:
+            return "#" + (digits[1] or "".join(2 * d for d in digits[2]))
+    elif isinstance(value, list):
+        if len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
+            return "#{:02x}{:02x}{:02x}".format(*value)
+    elif type(value) is int and 0 <= value <= 0xFFFFFF:
+        return f"#{value:06x}"
+    return None
+
+
+def class_colours(class_names: list[str], own: Mapping[str, str] | None = None) -> list[str]:
     """Colours (#rrggbb) of up to 255 classes, all different, the same for the same names.
 
-    A class with a known word gets its usual colour, the first one of that colour; then each other
-    class gets the free colour that is farthest from all given ones.
+    The user's own colours come first. A class with a known word gets its usual colour, the first one of that colour;
+    then each other class gets the free colour that is farthest from all given ones.
+
+    Args:
+        class_names: the classes, in order.
+        own: colours (#rrggbb) that the user chose, by class name, all different; other names are ignored.
     """
-    chosen: dict[int, str] = {}
+    own = own or {}
+    chosen = {i: own[name] for i, name in enumerate(class_names) if name in own}
     for i, name in enumerate(class_names):
+        if i in chosen:
+            continue
         colour = _usual(name)
         if colour and colour not in chosen.values():
             chosen[i] = colour

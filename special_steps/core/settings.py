@@ -14,6 +14,7 @@ from jsonschema.validators import extend
 
 from special_steps.core.classes import check_class, classes_by_label, label_number, read_classes
 from special_steps.core.errors import UserError
+from special_steps.core.palette import read_colours
 
 SCHEMA = Path(__file__).resolve().parents[2] / "workflow" / "schemas" / "config.schema.yaml"
 # Which methods take a setting; the others are taken by all. A common value may stand for runs of other methods, too.
@@ -54,6 +55,7 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     config = _filled(config, rules, rules)
     for name, scene in config["scenes"].items():
         scene["classes"] = read_classes(scene["classes"], f"config: scenes.{name}.classes")
+        scene["colours"] = _colours(name, config)
         for class_name in scene["spectra"]:
             check_class(class_name, list(scene["classes"]), f"config: scenes.{name}.spectra")
         if truth := scene["ground_truth"]:
@@ -62,6 +64,9 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             truth["labels"] = {each: label_number(label, where) for each, label in labels}
             truth["unlabelled"] = [label_number(v, where) for v in truth["unlabelled"]]
             classes_by_label(truth["labels"], list(scene["classes"]), truth["unlabelled"], where)
+    for class_name in config["colours"]:
+        every = dict.fromkeys(n for scene in config["scenes"].values() for n in scene["classes"])
+        check_class(class_name, list(every), "config: colours")
     if "none" in config["clips"]:
         raise UserError("config: clips.none: 'none' means no CLIP at all; give it another name")
     for name, clip in config["clips"].items():
@@ -88,6 +93,63 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             bundled = config["clips"][run["clip"]]["model"] == "bundled"
             run["scales"] = _bundled_scales() if bundled else [1, 2]
     return config
+
+
+def _colours(name: str, config: dict[str, Any]) -> dict[str, str]:
+    """The user's colours of a scene's classes: those for all scenes, and the scene's own over them."""
+    scene, where = config["scenes"][name], f"config: scenes.{name}.colours"
+    for class_name in scene["colours"]:
+        check_class(class_name, list(scene["classes"]), where)
+    shared = read_colours(config["colours"], "config: colours")
+    own = read_colours(scene["colours"], where)
+    both = {k: v for k, v in (shared | own).items() if k in scene["classes"]}
+    return read_colours(both, f"config: colours and scenes.{name}.colours")
+
+
+def config_of(settings: dict[str, Any], scene: str, run: str) -> dict[str, Any]:
+    """A config that makes one run of one scene again: what `load` made of a config, without defaults and other runs.
+
+    Args:
+        settings: as `load` returns them.
+        scene: the scene's name.
+        run: the run's name.
+    """
+    root = schema()
+    of_runs = root["properties"]["runs"]["additionalProperties"]["properties"]
+    given = settings["runs"][run]
+    asked = {
+        k: v for k, v in given.items() if given["method"] in METHODS_OF.get(k, [given["method"]])
+    }
+    if not asked["scales"]:  # no CLIP
+        del asked["scales"]
+    mapped = settings["scenes"][scene]
+    classes = [{name: words} if words else name for name, words in mapped["classes"].items()]
+    # in the order that people write
+    again = {
+        "scenes": {
+            scene: {"cube": mapped["cube"], "classes": classes} | mapped | {"classes": classes}
+        }
+    }
+    if asked["clip"] in settings["clips"]:
+        again["clips"] = {asked["clip"]: settings["clips"][asked["clip"]]}
+    again["runs"] = {run: asked}
+    others = {k: v for k, v in settings.items() if k not in (*of_runs, *again, "clips", "colours")}
+    return _bare(again | others, root, root)
+
+
+def _bare(value: Any, rule: dict[str, Any], root: dict[str, Any]) -> Any:
+    """A copy of `value` without what is the schema's default, in every mapping."""
+    rule = _resolve(rule, root)
+    if not isinstance(value, dict):
+        return value
+    other = rule.get("additionalProperties") or {}
+    found = {}
+    for key, inner in value.items():
+        known = _resolve(rule.get("properties", {}).get(key, other), root)
+        bare = _bare(inner, known, root)
+        if "default" not in known or known["default"] not in (inner, bare):
+            found[key] = bare
+    return found
 
 
 def default_of(name: str) -> Any:

@@ -156,7 +156,7 @@ def _geojson(path: Path) -> tuple[list[Any], "CRS"]:
             f"{path}: a shape is not as GeoJSON has it ({one_line(error)}); save the file again"
         ) from error
     if "crs" in content:
-        return found, _old_crs(content["crs"], path)
+        return found, named_crs(content["crs"], path)
     west, south, east, north = shapely.total_bounds(found) if found else (0, 0, 0, 0)
     if west < -361 or east > 361 or south < -91 or north > 91:
         raise UserError(
@@ -167,7 +167,7 @@ def _geojson(path: Path) -> tuple[list[Any], "CRS"]:
     return found, CRS.from_epsg(4326)
 
 
-def _old_crs(member: Any, path: Path) -> "CRS":
+def named_crs(member: Any, path: Path) -> "CRS":
     """CRS in a `crs` member of GeoJSON of 2008; only named ones."""
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
@@ -253,7 +253,7 @@ def _in_pixels(
     """Polygons near the scene in its pixel coordinates (column, row), edges bent as the projection bends them."""
     import shapely
 
-    around = _projected(_outline(grid, shape), scene, area)
+    around = projected(_outline(grid, shape), scene, area)
     around = around[np.isfinite(around).all(1)]
     if not len(around):
         return []
@@ -267,7 +267,7 @@ def _in_pixels(
     backward = ~grid
 
     def index(points: np.ndarray) -> np.ndarray:
-        x, y = _projected(points, area, scene).T
+        x, y = projected(points, area, scene).T
         return np.stack(
             [
                 backward.a * x + backward.b * y + backward.c,
@@ -280,7 +280,7 @@ def _in_pixels(
     return [g for g in moved if np.isfinite(shapely.get_coordinates(g)).all()]
 
 
-def _projected(points: np.ndarray, source: "CRS", target: "CRS") -> np.ndarray:
+def projected(points: np.ndarray, source: "CRS", target: "CRS") -> np.ndarray:
     """(n, 2) coordinates in another CRS, x before y in both.
 
     Raises:
@@ -321,7 +321,7 @@ def _extent(points: np.ndarray, crs: "CRS") -> str:
         return f"{values.min():{digits}} to {values.max():{digits}}"
 
     try:
-        lon, lat = _projected(points, crs, CRS.from_epsg(4326)).T
+        lon, lat = projected(points, crs, CRS.from_epsg(4326)).T
         world = f"longitude {span(lon, '.5f')}, latitude {span(lat, '.5f')}"
     except CRSError:
         world = "no known longitude and latitude"

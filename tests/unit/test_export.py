@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
+import zarr
 from defaults import INGEST
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -16,7 +17,8 @@ from stores import make_prediction, make_rgb, make_store, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.core.palette import class_colours
-from special_steps.export import category_names, export, map_figure
+from special_steps.core.store import _chunk_files, create_array
+from special_steps.export import as_bytes, export, map_figure
 from special_steps.ingest import ingest
 from special_steps.rgb import rgb
 
@@ -37,11 +39,35 @@ pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreference
 # --- GeoTIFF --------------------------------------------------------------------------------------
 
 
+def files_of(out):
+    return {
+        "class_map": out / "map.tif",
+        "confidence_map": out / "confidence.tif",
+        "probability_map": out / "probabilities.tif",
+        "style": out / "map.qml",
+        "picture": out / "map.png",
+    }
+
+
+SETTINGS = {"colours": {}, "networks": None, "north_up": None}
+FILES = {"map.tif", "map.tif.aux.xml", "map.qml", "confidence.tif", "probabilities.tif", "map.png"}
+RASTERS = ["map.tif", "confidence.tif", "probabilities.tif"]
+
+
 def exported(
-    tmp_path, labels, names=NAMES, nodata=None, crs=UTM, transform=AFFINE, north_up=None, image=None
+    tmp_path,
+    labels,
+    names=NAMES,
+    nodata=None,
+    crs=UTM,
+    transform=AFFINE,
+    image=None,
+    probabilities=None,
+    **settings,
 ):
     labels = np.asarray(labels)
-    probabilities = 0.6 * one_hot(labels, len(names)) + 0.4 / len(names)
+    if probabilities is None:
+        probabilities = 0.6 * one_hot(labels, len(names)) + 0.4 / len(names)
     nodata = np.zeros(labels.shape, bool) if nodata is None else nodata
     prediction = make_prediction(
         tmp_path / "final.zarr", probabilities, names, nodata, crs, transform
@@ -50,10 +76,8 @@ def exported(
     export(
         prediction=prediction,
         rgb=make_rgb(tmp_path / "rgb.zarr", nodata, image),
-        class_map=out / "map.tif",
-        confidence_map=out / "confidence.tif",
-        picture=out / "map.png",
-        north_up=north_up,
+        **files_of(out),
+        **SETTINGS | settings,
     )
     return out
 
@@ -99,13 +123,6 @@ def test_gdal_reads_the_class_names(tmp_path):
     assert found == ["no data", "water", "trees &amp; &lt;shrubs&gt;", "bäume"]
 
 
-def test_category_names_by_hand():
-    assert category_names(["a", "b"]) == (
-        '<PAMDataset><PAMRasterBand band="1"><CategoryNames><Category>no data</Category>'
-        "<Category>a</Category><Category>b</Category></CategoryNames></PAMRasterBand></PAMDataset>\n"
-    )
-
-
 def test_the_confidence(tmp_path):
     out = exported(tmp_path, LABELS, nodata=MASK)
     with rasterio.open(out / "confidence.tif") as raster:
@@ -141,6 +158,75 @@ def test_a_rotated_grid_is_kept_where_asked(tmp_path):
         np.testing.assert_array_equal(raster.read(1), LABELS)
 
 
+def test_the_probabilities(tmp_path):
+    rng = np.random.default_rng(0)
+    wanted = rng.dirichlet(np.ones(3), (30, 40)).transpose(2, 0, 1).astype("f4")
+    names = ["water", "bäume", "bare soil"]
+    out = exported(tmp_path, LABELS, names, nodata=MASK, probabilities=wanted)
+    with rasterio.open(out / "probabilities.tif") as raster:
+        assert raster.descriptions == tuple(names)
+        assert raster.dtypes == ("uint8",) * 3 and raster.nodata == 255
+        np.testing.assert_allclose(raster.scales, 0.004)
+        data = raster.read() * raster.scales[0]
+        np.testing.assert_array_equal(raster.dataset_mask() == 0, MASK)
+    assert abs(data - wanted)[:, ~MASK].max() <= 0.002 + 1e-6
+
+
+def test_probabilities_as_bytes_by_hand():
+    values = np.array([[[0, 0.0019, 0.0021, 0.5, 1, 1.0000001, 0.3]]], "f4")
+    nodata = np.array([[False] * 6 + [True]])
+    np.testing.assert_array_equal(as_bytes(values, nodata), [[[0, 0, 1, 125, 250, 250, 255]]])
+
+
+def test_turned_probabilities_are_those_of_the_turned_map(tmp_path):
+    labels = np.random.default_rng(0).integers(1, 4, (300, 290))
+    out = exported(tmp_path, labels, transform=list(placed(30))[:6])
+    with rasterio.open(out / "map.tif") as a, rasterio.open(out / "probabilities.tif") as b:
+        found, probabilities = a.read(1), b.read()
+    np.testing.assert_array_equal((probabilities == 255).all(0), found == 0)
+    np.testing.assert_array_equal(probabilities.argmax(0)[found > 0] + 1, found[found > 0])
+
+
+def test_calibrated_confidence_comes_before_the_margin(tmp_path):
+    exported(tmp_path, LABELS, nodata=MASK)
+    store = zarr.open_group(tmp_path / "final.zarr")
+    create_array(store, "confidence", LABELS.shape, ("y", "x"))[:] = 0.77
+    # open_store counts files: what was added is told
+    store.attrs["files"] = _chunk_files(tmp_path / "final.zarr")
+    with pytest.warns(UserWarning, match="Consolidated metadata"):
+        zarr.consolidate_metadata(tmp_path / "final.zarr")
+    out = tmp_path / "out"
+    export(
+        prediction=tmp_path / "final.zarr",
+        rgb=tmp_path / "rgb.zarr",
+        **files_of(out),
+        **SETTINGS,
+    )
+    with rasterio.open(out / "confidence.tif") as raster:
+        np.testing.assert_allclose(raster.read(1)[~MASK], 0.77, atol=1e-6)
+        assert np.isnan(raster.read(1)[MASK]).all()
+        assert raster.descriptions == ("confidence: probability of being right",)
+
+
+def test_colours_of_the_users_own(tmp_path):
+    out = exported(tmp_path, LABELS, colours={"trees": "#0102ff"})
+    with rasterio.open(out / "map.tif") as raster:
+        assert raster.colormap(1)[2] == (1, 2, 255, 255)
+    assert 'value="2" color="#0102ff"' in (out / "map.qml").read_text()
+    picture = np.asarray(Image.open(out / "map.png").convert("RGB"))
+    assert (picture == [1, 2, 255]).all(-1).sum() > 1000
+
+
+@pytest.mark.parametrize(("networks", "said"), [(1, True), (3, False), (None, False)])
+def test_one_network_has_none_to_disagree_with(tmp_path, caplog, networks, said):
+    exported(tmp_path, LABELS, networks=networks)
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert (
+        warnings
+        == ["no map of disagreement: one network only; seeds: [0, 1, 2] trains three"] * said
+    )
+
+
 # --- north up -------------------------------------------------------------------------------------
 
 
@@ -160,7 +246,7 @@ def test_a_turned_scene_is_turned_north_up(tmp_path, degrees):
     labels[10:20, 15:35], labels[40:55, 60:70] = 1, 2
     grid = placed(degrees)
     out = exported(tmp_path, labels, transform=list(grid)[:6])
-    for name in ("map.tif", "confidence.tif"):
+    for name in RASTERS:
         with rasterio.open(out / name) as raster:
             a, b, _, d, e, _ = list(raster.transform)[:6]
             assert b == d == 0 and e < 0 < a
@@ -232,9 +318,7 @@ def test_the_picture_is_turned_too(tmp_path):
 def test_no_other_files_are_left(tmp_path, crs):
     """GDAL puts what a TIFF can't hold into side files of its own."""
     out = exported(tmp_path, LABELS, crs=crs)
-    assert {p.name for p in out.iterdir()} == {
-        "map.tif", "map.tif.aux.xml", "confidence.tif", "map.png"
-    }  # fmt: skip
+    assert {p.name for p in out.iterdir()} == FILES
     with rasterio.open(out / "map.tif") as raster:
         assert raster.crs == CRS.from_wkt(crs)
 
@@ -261,15 +345,19 @@ def test_nothing_is_written_when_a_store_is_missing(tmp_path):
         export(
             prediction=prediction,
             rgb=tmp_path / "rgb.zarr",
-            class_map=out / "map.tif",
-            confidence_map=out / "confidence.tif",
-            picture=out / "map.png",
-            north_up=None,
+            **files_of(out),
+            **SETTINGS,
         )
     assert not out.exists()
 
 
 # --- the picture ----------------------------------------------------------------------------------
+
+
+def shown(image, labels, confidence, names):
+    return map_figure(
+        image, labels, confidence, names, class_colours(names), "best minus second best"
+    )
 
 
 def drawn(height, width, names, nodata=True):
@@ -279,7 +367,7 @@ def drawn(height, width, names, nodata=True):
     if nodata:
         labels[: -(-height // 5), : -(-width // 5)] = 0
         confidence[labels == 0] = np.nan
-    figure = map_figure(rng.random((height, width, 3), np.float32), labels, confidence, names)
+    figure = shown(rng.random((height, width, 3), np.float32), labels, confidence, names)
     figure.set_dpi(80)
     FigureCanvasAgg(figure).draw()
     return figure
@@ -329,7 +417,7 @@ def test_the_legend_tells_shares_of_the_pixels_with_data():
     labels[5:9] = 2
     labels[9, :2] = 3
     names = ["water", "trees", "bare soil", "roof"]
-    figure = map_figure(np.zeros((10, 100, 3), "f4"), labels, np.zeros((10, 100), "f4"), names)
+    figure = shown(np.zeros((10, 100, 3), "f4"), labels, np.zeros((10, 100), "f4"), names)
     found = [t.get_text() for t in figure.legends[0].get_texts()]
     # 500, 400, 2 and 0 of 902
     assert found == ["water (55 %)", "trees (44 %)", "bare soil (<1 %)", "roof (0 %)", "no data"]
@@ -382,12 +470,10 @@ def test_enmap_tile(tmp_path, shared):
     export(
         prediction=prediction,
         rgb=tmp_path / "rgb.zarr",
-        class_map=tmp_path / "map.tif",
-        confidence_map=tmp_path / "confidence.tif",
-        picture=tmp_path / "map.png",
-        north_up=None,
+        **files_of(tmp_path),
+        **SETTINGS,
     )
-    for name in ("map.tif", "confidence.tif"):
+    for name in RASTERS:
         with rasterio.open(tmp_path / name) as raster:
             assert raster.crs == crs
             assert raster.transform == transform
@@ -397,12 +483,10 @@ def test_enmap_tile(tmp_path, shared):
 
 def test_a_store_of_another_kind_is_refused(tmp_path):
     store = make_store(tmp_path / "x.zarr", nodata=MASK)
-    with pytest.raises(UserError, match=r"x\.zarr: no array 'labels'"):
+    with pytest.raises(UserError, match=r"x\.zarr: no array 'probabilities'"):
         export(
             prediction=store,
             rgb=store,
-            class_map=tmp_path / "m.tif",
-            confidence_map=tmp_path / "c.tif",
-            picture=tmp_path / "m.png",
-            north_up=None,
+            **files_of(tmp_path),
+            **SETTINGS,
         )

@@ -21,7 +21,7 @@ ROWS = pd.DataFrame(
 
 
 def test_a_panel_for_each_class():
-    figure = signatures_picture(ROWS, CLASSES)
+    figure = signatures_picture(ROWS, CLASSES, {})
     water, car, soil = figure.axes
     assert water.get_title(loc="left") == (
         "water, 25.0% of the scene\nclear water 90%, mud 10%; 3.1° off"
@@ -42,7 +42,7 @@ def test_of_many_classes_the_largest_in_the_order_of_the_config():
         for i, share in enumerate([0.0, 0.5, *[0.01] * MOST])
     ]
     rows = pd.concat([ROWS.assign(**{"class": one["class"]}) for one in many[1:]])
-    titles = [axis.get_title(loc="left") for axis in signatures_picture(rows, many).axes]
+    titles = [axis.get_title(loc="left") for axis in signatures_picture(rows, many, {}).axes]
     assert len([title for title in titles if title]) == MOST
     assert titles[0].startswith("c1, 50.0%") and titles[1].startswith("c2, ")
 
@@ -50,7 +50,12 @@ def test_of_many_classes_the_largest_in_the_order_of_the_config():
 def test_the_step(tmp_path, recwarn):
     ROWS.to_csv(tmp_path / "e.csv", index=False)
     (tmp_path / "e.json").write_text(json.dumps({"classes": CLASSES}))
-    signatures(table=tmp_path / "e.csv", found=tmp_path / "e.json", picture=tmp_path / "e.png")
+    files = {
+        "table": tmp_path / "e.csv",
+        "found": tmp_path / "e.json",
+        "picture": tmp_path / "e.png",
+    }
+    signatures(**files, colours={})
     with Image.open(tmp_path / "e.png") as image:
         assert image.size[0] > 1000
     assert [str(w.message) for w in recwarn] == []
@@ -60,7 +65,17 @@ def test_evidence_that_was_not_used(tmp_path, recwarn):
     ROWS[:0].to_csv(tmp_path / "e.csv", index=False)
     bare = [{"class": "car", "spectra": 0}, {"class": "soil", "spectra": 3}]
     (tmp_path / "e.json").write_text(json.dumps({"classes": bare}))
-    signatures(table=tmp_path / "e.csv", found=tmp_path / "e.json", picture=tmp_path / "e.png")
+    files = {
+        "table": tmp_path / "e.csv",
+        "found": tmp_path / "e.json",
+        "picture": tmp_path / "e.png",
+    }
+    signatures(**files, colours={})
     with Image.open(tmp_path / "e.png") as image:
         assert image.format == "PNG"
     assert [str(w.message) for w in recwarn] == []
+
+
+def test_colours_of_the_users_own():
+    water, *_ = signatures_picture(ROWS, CLASSES, {"water": "#010203"}).axes
+    assert water.lines[0].get_color() == "#010203"

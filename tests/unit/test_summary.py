@@ -43,7 +43,7 @@ ROWS = [
 ]  # fmt: skip
 
 
-def made(tmp_path, rows=ROWS, diagnoses=(), witnesses=(), scenes=None):
+def made(tmp_path, rows=ROWS, diagnoses=(), witnesses=(), scenes=None, maps=(), assessments=()):
     files = []
     for i, found in enumerate(rows):
         files.append(tmp_path / f"{i}.json")
@@ -57,7 +57,19 @@ def made(tmp_path, rows=ROWS, diagnoses=(), witnesses=(), scenes=None):
     for i, (run, found) in enumerate(witnesses):
         (tmp_path / f"w{i}.json").write_text(json.dumps(found))
         asked.append({"scene": "field", "run": run, "path": str(tmp_path / f"w{i}.json")})
-    summary(scenes=scenes or {}, metrics=files, witnesses=asked, diagnoses=known, **out)
+    points = []
+    for i, found in enumerate(assessments):
+        points.append(tmp_path / f"a{i}.json")
+        points[-1].write_text(json.dumps(found))
+    summary(
+        scenes=scenes or {},
+        metrics=files,
+        witnesses=asked,
+        diagnoses=known,
+        maps=list(maps),
+        assessments=points,
+        **out,
+    )
     return out
 
 
@@ -273,3 +285,51 @@ def test_what_a_user_should_know_is_told_once(tmp_path):
 
 def test_nothing_to_tell(tmp_path):
     assert made(tmp_path, rows=[])["markdown"].read_text() == "No scene has ground truth.\n"
+
+
+def test_the_files_of_each_map_are_linked(tmp_path):
+    folder = tmp_path / "demo" / "hsi"
+    maps = [[folder / "map.tif", folder / "index.html"], [folder / "seed-0" / "map.tif"]]
+    text = made(tmp_path, maps=maps)["markdown"].read_text()
+    assert text.endswith(
+        "## Maps\n\n- demo, hsi: [map.tif](demo/hsi/map.tif), [index.html](demo/hsi/index.html)\n"
+        "- demo, hsi, seed-0: [map.tif](demo/hsi/seed-0/map.tif)\n"
+    )
+
+
+def estimated(value, low, high):
+    return {"value": value, "standard_error": 0.1, "low": low, "high": high}
+
+
+def test_accuracy_by_reference_points(tmp_path):
+    nothing = estimated(None, None, None)
+    found = {
+        "scene": "field",
+        "run": "hsi",
+        "seed": None,
+        "design": "stratified by this map",
+        "drawn": 90,
+        "interpreted": 88,
+        "unit": "m2",
+        "overall_accuracy": estimated(0.9, 0.85, 0.94),
+        "classes": [
+            {
+                "class": "a <tree>",
+                "map_area": 20000.0,
+                "users_accuracy": estimated(0.8, 0.7, 0.9),
+                "producers_accuracy": nothing,
+                "area": estimated(12345.0, 10000.0, 15000.0),
+            }
+        ],
+        "warnings": ["2 of 90 points have no reference"],
+    }
+    out = made(tmp_path, rows=(), assessments=[found])
+    text = out["markdown"].read_text()
+    assert "field, hsi: overall accuracy 0.900 (0.850 to 0.940); 88 of 90 points" in text
+    assert "| a <tree> | 0.800 (0.700 to 0.900) | - | 1.23 (1.00 to 1.50) | 2.00 |" in text
+    assert "- field: 2 of 90 points have no reference" in text
+    page = out["html"].read_text()
+    assert "a &lt;tree&gt;" in page and "<tree>" not in page
+    found |= {"seed": 1, "unit": "pixels"}
+    text = made(tmp_path, rows=(), assessments=[found])["markdown"].read_text()
+    assert "field, hsi, seed 1:" in text and "| 12345 (10000 to 15000) | 20000 |" in text

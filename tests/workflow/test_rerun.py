@@ -29,7 +29,11 @@ MODULES = sorted(
     for path in PACKAGE.rglob("*.py")
     if path.name != "__init__.py"
 )
-TABLES = sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.csv"))
+TABLES = sorted(
+    str(path.relative_to(PACKAGE))
+    for kind in ("csv", "html")
+    for path in PACKAGE.rglob(f"*.{kind}")
+)
 TRAINING = "bundled_clip.training."
 KERNELS = sorted(
     path.name for path in (PACKAGE / "kernels").iterdir() if path.suffix in (".cpp", ".h")
@@ -161,7 +165,24 @@ SETTINGS = {
         changed("refine", "hard_weight", value=0.2),
         changed("refine", "class_components", value=4),
     ],
-    "export": [changed("export", "north_up", value=True)],
+    "export": [
+        changed("export", "north_up", value=True),
+        changed("colours", value={"water": "#0000ff"}),
+        changed(*DEMO, "colours", value={"roof": [1, 2, 3]}),
+    ],
+    "page": [
+        changed("colours", value={"water": "#0000ff"}),
+        changed("export", "min_area", value=500),  # a page says how to make it again
+    ],
+    "signatures": [changed("colours", value={"water": "#0000ff"})],
+    "polygons": [
+        changed("export", "min_area", value=500),
+        changed("colours", value={"water": "#0000ff"}),
+    ],
+    "stac": [
+        changed("colours", value={"water": "#0000ff"}),
+        changed("clips", value={"bundled": {"model": "bundled", "templates": ["{}"]}}),
+    ],
     "evaluate": [
         changed(*TRUTH, "unlabelled", value=[0, 99]),
         changed(*TRUTH, "labels", value=LABELS | {"roof": 5, "asphalt": 6}),
@@ -182,7 +203,7 @@ def test_a_changed_setting_runs_the_rules_that_take_it_and_what_follows(untouche
 
 def test_every_rule_that_takes_settings_is_in_the_matrix(every_job):
     """Rules that take none do not look different, whatever the config says."""
-    without = {"demo", "cotrain", "curves", "signatures", "summary"}
+    without = {"demo", "cotrain", "curves", "summary"}
     assert {job.rule for job in every_job} - without == set(SETTINGS)
 
 
@@ -264,7 +285,7 @@ def test_a_line_of_a_module_runs_the_steps_that_load_it(untouched, every_job, lo
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_line_of_a_table_runs_the_steps_that_load_its_module(untouched, every_job, loaded, name):
-    module = name.removesuffix(".csv").replace("/", ".")
+    module = name.rpartition(".")[0].replace("/", ".")
     steps = {step for step, names in loaded.items() if module in names}
     assert steps
     wanted = and_what_follows([job for job in every_job if job.rule in steps], every_job)
@@ -299,7 +320,16 @@ def test_a_line_of_a_kernel_runs_the_steps_that_load_it(untouched, every_job, lo
 
 # --- inputs -------------------------------------------------------------------------------------
 
+FOLDERS = {"hsi": "", "published": "seed-0/", "lda": "", "labels": ""}
+FILES = [
+    "map.png", "map.tif", "map.tif.aux.xml", "map.qml", "confidence.tif", "probabilities.tif",
+    "polygons.gpkg", "polygons.qml", "areas.csv",
+]  # fmt: skip
+BUNDLES = {
+    f"results/demo/{run}/{folder}{name}" for run, folder in FOLDERS.items() for name in FILES
+}
 INPUTS = [
+    *(f"results/demo/hsi/{name}" for name in FILES),  # those of other runs are alike
     "resources/demo/scene.img",
     "resources/demo/scene.hdr",
     "resources/demo/ground_truth.tif",
@@ -338,7 +368,7 @@ INPUTS = [
 
 
 def test_every_input_is_in_the_matrix(every_job):
-    assert {file for job in every_job for file in job.inputs} == set(INPUTS)
+    assert {file for job in every_job for file in job.inputs} == set(INPUTS) | BUNDLES
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The whole workflow, run for real: results, what runs again, kills, honesty."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -21,13 +22,19 @@ LABELS = SMALL["scenes"]["demo"]["ground_truth"]["labels"]
 RUN, PUBLISHED = "results/demo/hsi", "results/demo/published/seed-0"
 
 
+BUNDLE = [
+    "map.tif", "map.tif.aux.xml", "map.qml", "map.png", "confidence.tif", "probabilities.tif",
+    "polygons.gpkg", "polygons.qml", "areas.csv", "stac-item.json", "index.html",
+]  # fmt: skip
+
+
 def changed(**settings) -> dict:
     return deepcopy(SMALL) | settings
 
 
 def test_every_result_is_there(finished):
     for folder in (RUN, PUBLISHED, "results/demo/lda", "results/demo/labels"):
-        for name in ("map.tif", "map.tif.aux.xml", "confidence.tif", "map.png"):
+        for name in BUNDLE:
             assert (finished / folder / name).stat().st_size > 0
         with rasterio.open(finished / folder / "map.tif") as raster:
             assert raster.crs is not None
@@ -135,7 +142,7 @@ def test_quick_trains_nothing(run, finished, tmp_path):
     with rasterio.open(work / RUN / "quick/map.tif") as raster:
         labels = open_store(work / RUN / "cotrain.zarr")["labels"][:]
         np.testing.assert_array_equal(raster.read(1), labels)
-    for name in ("map.tif.aux.xml", "confidence.tif", "map.png"):
+    for name in BUNDLE:
         assert (work / RUN / "quick" / name).stat().st_size > 0
     assert not (work / "results/demo/published/quick").exists()
     without = changed(runs={"lda": {"method": "lda"}})
@@ -143,6 +150,47 @@ def test_quick_trains_nothing(run, finished, tmp_path):
     refused = run(work, without, "--dry-run", "--", "quick")
     assert refused.returncode != 0
     assert "no run has method 'agreement'" in refused.stdout
+
+
+def test_several_seeds_disagree_and_one_says_that_it_cannot(run, finished):
+    one = jobs_of(run(finished, SMALL, "--forceall", "--dry-run", "--printshellcmds").stdout)
+    assert "disagreement" not in {job.rule for job in one}
+    log = (finished / "logs/demo/hsi/export.log").read_text()
+    assert "warning: no map of disagreement: one network only" in log
+    config = changed(seeds=[0, 1])
+    jobs = jobs_of(run(finished, config, "--forceall", "--dry-run", "--printshellcmds").stdout)
+    (job,) = (job for job in jobs if job.rule == "disagreement")
+    networks = {f"{RUN}/seed-{seed}/network.zarr" for seed in (0, 1)}
+    assert set(job.inputs) == {f"{RUN}/consensus.zarr", *networks}
+    (item,) = (job for job in jobs if f"{RUN}/stac-item.json" in job.outputs)
+    assert f"{RUN}/disagreement.tif" in item.inputs
+
+
+def test_the_files_for_a_gis_agree(finished):
+    """The item's classes, the table of areas, the polygons and the map say the same."""
+    folder = finished / RUN
+    item = json.loads((folder / "stac-item.json").read_text())
+    classes = item["assets"]["map"]["classification:classes"]
+    assert [one["title"] for one in classes] == ["no data", *LABELS]
+    areas = pd.read_csv(folder / "areas.csv")
+    assert areas["class"].tolist() == list(LABELS)
+    with rasterio.open(folder / "map.tif") as raster:
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        counts = np.bincount(raster.read(1).ravel(), minlength=7)[1:]
+        pixel = abs(raster.transform.determinant)
+    np.testing.assert_array_equal(areas["pixels"], counts)
+    np.testing.assert_allclose(areas["area_m2"], counts * pixel)
+    assert [one["percentage"] for one in classes[1:]] == pytest.approx(
+        list(100 * counts / counts.sum()), abs=1e-3
+    )
+    steps = [one["step"] for one in item["properties"]["special:provenance"]]
+    assert steps[0] == "ingest" and steps[-1] == "consensus"
+    assert {"clip_scale", "evidence", "fuse", "features", "cotrain", "network"} <= set(steps)
+    assert item["properties"]["special:prompts"]["classes"] == {name: [] for name in LABELS}
+    assert re.fullmatch("[0-9a-f]{64}", item["properties"]["special:prompts"]["clip"]["sha256"])
+    assert str(finished) not in json.dumps(item)
+    text = (finished / "results/summary.md").read_text()
+    assert "[polygons.gpkg](demo/hsi/polygons.gpkg)" in text
 
 
 def test_every_rule_has_a_benchmark_and_a_log(finished):
@@ -160,9 +208,9 @@ def test_ground_truth_reaches_the_evaluation_only(run, finished):
     truth = "resources/demo/ground_truth.tif"
     assert truth in outputs_of(job for job in jobs if job.rule == "demo")
     reached = and_what_follows([job for job in jobs if truth in job.inputs], jobs)
-    assert {job.rule for job in reached} == {"evaluate", "summary"}
+    assert {job.rule for job in reached} == {"evaluate", "summary", "page"}
     for job in jobs:
-        if job.rule not in ("demo", "evaluate"):
+        if job.rule not in ("demo", "evaluate", "page"):  # a page quotes the config, and takes metrics
             assert "ground_truth" not in job.text, f"{job.rule} knows of the ground truth"
 
 

@@ -30,6 +30,7 @@ FILES = {
     "words.py": "TABLE = 'words.csv'\n",
     "evidence.py": "from special_steps import words\n",
     "alone.csv": "word,materials\n",
+    "rgb.html": "<p>{{image}}</p>\n",
     "tower/__init__.py": "",
     "tower/model.py": "from special_steps.core.cli import run\n",
     "loop.py": "import special_steps.back\n",
@@ -100,13 +101,14 @@ def test_a_changed_kernel_reaches_the_steps_that_load_it(package, name, steps):
     [
         ("words.csv", {"evidence"}),  # beside a module that is imported
         ("alone.csv", set()),  # beside none
+        ("rgb.html", {"rgb", "fuse"}),
     ],
 )
 def test_a_changed_table_reaches_the_steps_that_load_its_module(package, name, steps):
     assert changed(package, name, FILES[name] + "lawn,grass_canopy\n") == steps
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith(".csv")])
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith((".csv", ".html"))])
 def test_comments_and_blank_lines_change_nothing(package, name):
     comment = "# a comment\n" if name.endswith(".py") else "\n  // a comment\n/* and\nanother */\n"
     assert changed(package, name, comment + "\n\n" + FILES[name] + comment) == set()

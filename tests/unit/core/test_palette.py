@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from special_steps.core.palette import NO_DATA, class_colours
+from special_steps.core.errors import UserError
+from special_steps.core.palette import NO_DATA, class_colours, read_colours
 
 NAMES = ["water", "trees", "bare soil"]
 MANY = [
@@ -56,3 +57,40 @@ def test_a_word_inside_another_word_does_not_count():
 
 def test_two_classes_of_one_word_differ():
     assert len(set(class_colours(["deep water", "shallow water", "waterway"]))) == 3
+
+
+# --- the user's own -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["#0000ff", " #0000FF ", "#00f", "0x0000ff", 255, [0, 0, 255]])
+def test_ways_to_write_a_colour(value):
+    assert read_colours({"water": value}, "config: colours") == {"water": "#0000ff"}
+
+
+@pytest.mark.parametrize(
+    "value", ["blue", "#00", "#0000fg", "", 1 << 24, -1, 1.5, True, [0, 0], [0, 0, 256], [0, 0, True], {}]
+)  # fmt: skip
+def test_what_is_no_colour_is_refused(value):
+    with pytest.raises(UserError, match=r"config: colours: .*'water' is no colour.*#0000ff"):
+        read_colours({"water": value}, "config: colours")
+
+
+def test_a_colour_without_quotes_is_a_comment_in_yaml():
+    with pytest.raises(UserError, match="without quotes, YAML takes # for a comment"):
+        read_colours({"water": None}, "config: colours")
+
+
+def test_equal_colours_are_refused():
+    given = {"water": "#00f", "roof": "#ff0000", "sea": [0, 0, 255]}
+    with pytest.raises(UserError, match="config: colours: 'water' and 'sea' both have #0000ff"):
+        read_colours(given, "config: colours")
+
+
+def test_own_colours_come_first_and_others_keep_away():
+    own = {"bare soil": "#1e6b2e", "elsewhere": "#ffffff"}  # trees' usual green
+    found = dict(zip(NAMES, class_colours(NAMES, own), strict=True))
+    assert found["bare soil"] == "#1e6b2e"
+    assert found["water"] == class_colours(NAMES)[0]
+    assert len(set(found.values())) == 3
+    assert class_colours(["snow", "x"], {"snow": NO_DATA})[0] == NO_DATA
+    assert class_colours(NAMES, {}) == class_colours(NAMES)

@@ -9,7 +9,7 @@ import yaml
 
 from special_steps.core import settings
 from special_steps.core.errors import UserError
-from special_steps.core.settings import default_of, load, page, schema
+from special_steps.core.settings import METHODS_OF, config_of, default_of, load, page, schema
 
 ROOT = Path(settings.__file__).resolve().parents[2]
 SCHEMA = schema()
@@ -123,6 +123,37 @@ def test_an_alias_is_the_same_setting():
         for name in ("guided", "joint_bilateral")
     )
     assert old == new == load(config())
+
+
+RUNS = {
+    "hsi": {},
+    "alone": {"clip": "none", "scales": [2], "seeds": [3]},
+    "published": {"method": "published", "training": {"epochs": 30}},
+    "lda": {"method": "lda", "input": "rgb"},
+    "mine": {"pseudo_labels": "{scene}.tif"},
+}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_the_config_of_one_run_makes_it_again(run):
+    """Also where settings of other methods, other scenes and their colours are common."""
+    common = {"network": {"epochs": 7}, "refine": {"hard_weight": 0.3}, "rgb": {"stretch": [1, 99]}}
+    common |= {"runs": RUNS, "colours": {"water": "#0000ff", "sea": "#00ffff"}, "seeds": [4, 5]}
+    given = with_scene(materials={"trees": ["tree_canopy"]})
+    given["scenes"]["coast"] = given["scenes"]["field"] | {"classes": ["sea"], "ground_truth": None}
+    given["scenes"]["coast"] |= {"materials": {}}
+    whole = load(given | common)
+    again = config_of(whole, "field", run)
+    found = load(again)
+    assert found["scenes"] == {"field": whole["scenes"]["field"]}
+    wanted = whole["runs"][run]
+    for key, value in wanted.items():
+        if wanted["method"] in METHODS_OF.get(key, [wanted["method"]]):
+            assert found["runs"][run][key] == value
+    assert found["rgb"] == whole["rgb"]
+    assert yaml.safe_load(yaml.safe_dump(again)) == again
+    assert config_of(found, "field", run) == again
+    assert "features" not in again and "export" not in again
 
 
 def test_default_of_a_setting_by_its_name_in_the_table():
@@ -482,3 +513,38 @@ def test_the_table_shows_defaults():
 def test_the_page_of_settings_is_the_schemas():
     """Make it again: python -m special_steps.core.settings > workflow/docs/SETTINGS.md."""
     assert (ROOT / "workflow" / "docs" / "SETTINGS.md").read_text() == page()
+
+
+# --- colours --------------------------------------------------------------------------------------
+
+
+def test_colours_of_a_scene_are_over_those_of_all():
+    found = with_scene(colours={"trees": "#0f0"}) | {
+        "colours": {"water": "#00F", "trees": [1, 2, 3]}
+    }
+    found["scenes"]["other"] = {"cube": {"path": "a.mat"}, "classes": ["water", "ice"]}
+    scenes = load(found)["scenes"]
+    assert scenes["field"]["colours"] == {"water": "#0000ff", "trees": "#00ff00"}
+    assert scenes["other"]["colours"] == {"water": "#0000ff"}
+    assert load(config())["scenes"]["field"]["colours"] == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (config(colours={"watr": "#00f"}), ["colours: 'watr' is not a class", "'water'"]),
+        (with_scene(colours={"forest": "#00f"}), ["scenes.field.colours: 'forest' is not a class"]),
+        (config(colours={"water": "blue"}), ["colours: 'blue' of 'water' is no colour", "#0000ff"]),
+        (config(colours={"water": None}), ["colours: None of 'water' is no colour", "comment"]),
+        (config(colours={"water": "#00f", "trees": "#00f"}), ["'water' and 'trees' both have"]),
+        (
+            with_scene(colours={"water": "#00f"}) | {"colours": {"trees": "#0000ff"}},
+            ["colours and scenes.field.colours", "both have #0000ff"],
+        ),
+        (config(colours=["#00f"]), ["colours"]),
+        (config(export={"min_area": -1}), ["export.min_area"]),
+        (config(export={"min_area": "500 m2"}), ["export.min_area"]),
+    ],
+)
+def test_wrong_colours_and_areas(wrong, words):
+    refused(wrong, *words)

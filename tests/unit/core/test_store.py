@@ -20,7 +20,7 @@ from stores import make_store
 
 from special_steps.core import atomic
 from special_steps.core import store as store_module
-from special_steps.core.atomic import atomic_write
+from special_steps.core.atomic import atomic_write, scratch_folder
 from special_steps.core.errors import UserError
 from special_steps.core.store import (
     TILE,
@@ -480,3 +480,15 @@ def test_class_names_are_a_coordinate(tmp_path):
     opened = xarray.open_zarr(tmp_path / "p.zarr").probabilities
     chosen = opened.sel({"class": "bäume, hoch"})
     np.testing.assert_array_equal(chosen.values, rng_image(2, 5)[1])
+
+
+def test_a_scratch_folder_is_beside_and_goes(tmp_path):
+    dead = tmp_path / f".tmp-{socket.gethostname()}-999999999-a.tif.scratch"
+    dead.mkdir()
+    (dead / "left").write_text("by a killed process")
+    with pytest.raises(ZeroDivisionError), scratch_folder(tmp_path / "a.tif") as folder:
+        assert folder.parent == tmp_path and folder.name.startswith(".")
+        assert list(tmp_path.iterdir()) == [folder] and not list(folder.iterdir())
+        (folder / "b").write_text("x")
+        _ = 1 / 0
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,11 @@
+"""The maps that a run makes on its way, in the order of the methods, and what each of them is."""
+
+STAGES = {
+    "pseudo": "the labels of CLIP and the spectral library, fused",
+    "cotrain": "co-training of labels and spectra",
+    "network": "the networks that learn where both agree",
+    "consensus": "the mean of co-training and networks",
+    "warmup": "after the published method's warm-up",
+    "final": "the last epoch of its refinement",
+    "baseline": "a simple method",
+}
