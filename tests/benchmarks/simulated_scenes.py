@@ -49,7 +49,6 @@ from special_steps.evidence import FEWEST, class_evidence, class_library, learn_
 from special_steps.fuse import fused
 from special_steps.io.spectral_library import read_library
 from special_steps.materials.words import materials_of_classes
-from special_steps.rgb import check_coverage, interpolate
 from special_steps.simulated_scene.spectra import water_reflectance
 
 # --- the scenes
