@@ -26,7 +26,7 @@ from controlled_maps import Family, controlled_map
 
 from special_steps.baseline import Method, classify
 from special_steps.core.settings import load
-from special_steps.core.store import open_store, read_array
+from special_steps.core.store import grid_of, open_store, read_array
 from special_steps.cotrain import cotrained
 from special_steps.demo import demo
 from special_steps.features import features
@@ -95,7 +95,8 @@ def prepared(config: dict[str, Any], data: Path, folder: Path) -> Scene:
         paths = scene[part]["path"]
         files[part] = [data / path for path in ([paths] if isinstance(paths, str) else paths)]
         options[part] = {key: value for key, value in scene[part].items() if key != "path"}
-    ingest(cube=files["cube"], out=stores["cube"], **options["cube"])
+    masks = {key: scene[key] for key in ("mask", "mask_quality", "area")}
+    ingest(cube=files["cube"], out=stores["cube"], **options["cube"], **masks)
     features(
         source=stores["cube"],
         out=stores["features"],
@@ -115,6 +116,7 @@ def prepared(config: dict[str, Any], data: Path, folder: Path) -> Scene:
         files["ground_truth"],
         class_names=list(scene["classes"]),
         scene_shape=(valid.shape[0], valid.shape[1]),
+        scene_grid=grid_of(inputs),
         **options["ground_truth"],
     )
     image = read_array(open_store(stores["rgb"]), "rgb")

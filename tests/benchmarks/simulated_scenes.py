@@ -43,13 +43,12 @@ from special_steps.clip.upsample import make_upsampler
 from special_steps.clip_scale import mean_colour, scale_probabilities
 from special_steps.core.classes import phrases_of
 from special_steps.core.palette import class_colours, rgb_of
-from special_steps.core.spectral import joint_percentiles, stretch
+from special_steps.core.spectral import check_coverage, interpolate, joint_percentiles, stretch
 from special_steps.evaluate import scores
 from special_steps.evidence import FEWEST, class_evidence, class_library, learn_views
 from special_steps.fuse import fused
 from special_steps.io.spectral_library import read_library
 from special_steps.materials.words import materials_of_classes
-from special_steps.rgb import check_coverage, interpolate
 from special_steps.simulated_scene.spectra import water_reflectance
 
 # --- the scenes

@@ -6,10 +6,10 @@ from defaults import INGEST
 from stores import make_cube
 
 from special_steps.core.errors import UserError
-from special_steps.core.spectral import joint_percentiles, stretch
+from special_steps.core.spectral import check_coverage, interpolate, joint_percentiles, stretch
 from special_steps.core.store import TILE, open_store
 from special_steps.ingest import ingest
-from special_steps.rgb import check_coverage, interpolate, rgb
+from special_steps.rgb import rgb
 
 RGB = [655.0, 553.0, 451.0]
 FULL = [0.0, 100.0]

@@ -115,7 +115,7 @@ def write_prisma(folder: Path, land: Land) -> Case:
     right = prisma_files.write(folder, centres=centres, cubes=cubes)
     assert right.transform and right.epsg
     left_out = write_masks(folder, right.epsg, right.transform)
-    told = ("PRISMA L2D", f"EPSG:{right.epsg}", "30 x 30 m, north up", "defective 0.0 %")
+    told = ("PRISMA L2D", f"EPSG:{right.epsg}", "30 x 30 m, north up", "no defective")
     return Case(right.path, right.epsg, right.transform, right.missing | left_out, CLEAR, told)
 
 

@@ -91,6 +91,7 @@ def package(tmp_path, monkeypatch):
 def clear_caches():
     digest.digest_of.cache_clear()
     digest._imports.cache_clear()
+    digest._normal.cache_clear()
 
 
 def fingerprints() -> dict[str, str]:

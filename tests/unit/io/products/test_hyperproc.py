@@ -1,7 +1,7 @@
 """PRISMA and Tanager against hyperproc (MIT), a reader written by others, where it is installed.
 
-envs/oracle.txt says how. As a whole the package does not import in Python 3.11, and wants more packages; only its modules
-for these sensors are imported here.
+envs/oracle.txt says how. As a whole the package does not import in Python 3.11, and wants more packages; only its
+modules for these sensors are imported here.
 
 Where it differs, the test says so, and why our reader does not follow:
 
