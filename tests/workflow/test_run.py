@@ -210,7 +210,11 @@ def test_ground_truth_reaches_the_evaluation_only(run, finished):
     reached = and_what_follows([job for job in jobs if truth in job.inputs], jobs)
     assert {job.rule for job in reached} == {"evaluate", "summary", "page"}
     for job in jobs:
-        if job.rule not in ("demo", "evaluate", "page"):  # a page quotes the config, and takes metrics
+        if job.rule not in (
+            "demo",
+            "evaluate",
+            "page",
+        ):  # a page quotes the config, and takes metrics
             assert "ground_truth" not in job.text, f"{job.rule} knows of the ground truth"
 
 
