@@ -334,11 +334,11 @@ def _tiles(
     """
     bands, height, width = source.shape
     in_order = bool((np.diff(index) == 1).all()) and len(index) == bands
-    itemsize = 4  # until a larger one is met
+    itemsize = 0  # bytes of a value, the largest met so far
     for rows in tqdm(tile_rows(height), desc="ingest", disable=None):
         x = 0
         while x < width:
-            columns = max(BLOCK // (bands * TILE * itemsize) // TILE, 1) * TILE
+            columns = max(BLOCK // (bands * TILE * (itemsize or 4)) // TILE, 1) * TILE
             stop = min(x + columns, width)
             block = source.read(rows, slice(x, stop))
             itemsize = max(itemsize, block.itemsize)
@@ -427,7 +427,7 @@ def tell(
         )  # fmt: skip
     if found.infinite:
         log.warning(
-            "%s: %.2g %% of the pixels hold infinity, or numbers too large for float32; they are masked",
+            "%s: %.1f %% of the pixels hold infinity, or numbers too large for float32; they are masked",
             where, 100 * found.infinite / pixels,
         )  # fmt: skip
     zero = bands.good & ~good & (found.first_tile < NEVER)

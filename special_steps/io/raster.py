@@ -518,7 +518,11 @@ def _mosaic(tiles: list[Source]) -> Source:
             np.copyto(values[:, ys, xs], part, where=better)
             missing[ys, xs] &= ~(better & ~empty)
             nowhere[ys, xs] &= hidden
-        return np.zeros((first.shape[0], *size), np.uint8) if values is None else values
+        if values is None:
+            one = first.read(slice(0, 1), slice(0, 1))
+            dtype = (_with_nan(one, first.nodata) if own_nodata else one).dtype
+            values = np.zeros((first.shape[0], *size), dtype)
+        return values
 
     def masked(rows: slice, columns: slice) -> np.ndarray:
         nowhere = np.ones((rows.stop - rows.start, columns.stop - columns.start), bool)

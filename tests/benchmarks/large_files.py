@@ -35,10 +35,11 @@ def stored(strip: np.ndarray) -> np.ndarray:
     return np.clip(np.round(strip * 10_000), 1, 30_000).astype(np.int16)
 
 
-def size_of(gigabytes: float, bands: int, itemsize: int) -> tuple[int, int]:
-    """Height and width, about 2 to 1, of a scene of so many bytes."""
+def size_of(gigabytes: float, bands: int, itemsize: int, rows: int | None) -> tuple[int, int]:
+    """Height and width, about 2 to 1, of a scene of so many bytes; `rows` cuts the height."""
     width = max(int((gigabytes * 1e9 / bands / itemsize / 2) ** 0.5), PATCH)
-    return max(int(gigabytes * 1e9 / bands / itemsize / width), PATCH), width
+    height = max(int(gigabytes * 1e9 / bands / itemsize / width), PATCH)
+    return min(height, rows or height), width
 
 
 def centres(bands: int) -> np.ndarray:
@@ -46,10 +47,10 @@ def centres(bands: int) -> np.ndarray:
     return np.linspace(420, 2450, bands)
 
 
-def write_envi(folder: Path, gigabytes: float, interleave: str) -> Path:
+def write_envi(folder: Path, gigabytes: float, rows: int | None, interleave: str) -> Path:
     """float32, band interleaved by line or by band."""
     bands = 200
-    height, width = size_of(gigabytes, bands, 4)
+    height, width = size_of(gigabytes, bands, 4, rows)
     axes = {"bil": (1, 0, 2), "bsq": (0, 1, 2)}[interleave]
     shape = tuple((bands, height, width)[a] for a in axes)
     image = np.memmap(folder / "scene.img", "<f4", "w+", shape=shape)
@@ -66,10 +67,10 @@ def write_envi(folder: Path, gigabytes: float, interleave: str) -> Path:
     return folder / "scene.img"
 
 
-def write_tif(folder: Path, gigabytes: float, **layout: Any) -> Path:
+def write_tif(folder: Path, gigabytes: float, rows: int | None, **layout: Any) -> Path:
     """int16, deflate."""
     bands = 200
-    height, width = size_of(gigabytes, bands, 2)
+    height, width = size_of(gigabytes, bands, 2, rows)
     profile = {
         "driver": "GTiff", "width": width, "height": height, "count": bands, "dtype": "int16", "nodata": -32768,
         "compress": "deflate", "zlevel": 1, "num_threads": 2, "bigtiff": "if_safer", "crs": "EPSG:32633",
@@ -85,10 +86,10 @@ def write_tif(folder: Path, gigabytes: float, **layout: Any) -> Path:
     return folder / "scene.tif"
 
 
-def write_prisma(folder: Path, gigabytes: float) -> Path:
+def write_prisma(folder: Path, gigabytes: float, rows: int | None = None) -> Path:
     """L2D: uint16, (line, band, sample), two detectors."""
     count = {"Vnir": 66, "Swir": 173}
-    height, width = size_of(gigabytes, sum(count.values()), 2)
+    height, width = size_of(gigabytes, sum(count.values()), 2, rows)
     path = folder / "PRS_L2D_STD_20200524103704_20200524103708_0001.he5"
     west, north = 500_010.0, 4_500_000.0
     with h5py.File(path, "w") as file:
@@ -120,10 +121,10 @@ def write_prisma(folder: Path, gigabytes: float) -> Path:
     return path
 
 
-def write_emit(folder: Path, gigabytes: float) -> Path:
+def write_emit(folder: Path, gigabytes: float, rows: int | None = None) -> Path:
     """L2A: float32, (line, sample, band), with the table of a map that the image is turned on."""
     bands = 285
-    height, width = size_of(gigabytes, bands, 4)
+    height, width = size_of(gigabytes, bands, 4, rows)
     path = folder / "EMIT_L2A_RFL_001_20220810T034103_2222203_001.nc"
     with h5py.File(path, "w") as file:
         file.attrs["geotransform"] = np.array([15.25, 0.000542, 0.0, -24.5, 0.0, -0.000542])
@@ -154,17 +155,27 @@ def _table(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(there, line + 1, 0), np.where(there, sample + 1, 0)
 
 
-WRITERS: dict[str, Callable[[Path, float], Path]] = {
-    "envi-bil": lambda folder, size: write_envi(folder, size, "bil"),
-    "envi-bsq": lambda folder, size: write_envi(folder, size, "bsq"),
-    "tif-tiled": lambda folder, size: write_tif(
-        folder, size, interleave="pixel", tiled=True, blockxsize=256, blockysize=256
-    ),
-    "tif-tiled-bands": lambda folder, size: write_tif(
-        folder, size, interleave="band", tiled=True, blockxsize=256, blockysize=256
-    ),
-    "tif-striped": lambda folder, size: write_tif(folder, size, interleave="pixel"),
-    "tif-striped-bands": lambda folder, size: write_tif(folder, size, interleave="band"),
+Writer = Callable[[Path, float, int | None], Path]  # folder, gigabytes, rows at most
+
+
+def _envi(interleave: str) -> Writer:
+    return lambda folder, gigabytes, rows: write_envi(folder, gigabytes, rows, interleave)
+
+
+def _tif(interleave: str, **layout: Any) -> Writer:
+    return lambda folder, gigabytes, rows: write_tif(
+        folder, gigabytes, rows, interleave=interleave, **layout
+    )
+
+
+TILES = {"tiled": True, "blockxsize": 256, "blockysize": 256}
+WRITERS: dict[str, Writer] = {
+    "envi-bil": _envi("bil"),
+    "envi-bsq": _envi("bsq"),
+    "tif-tiled": _tif("pixel", **TILES),
+    "tif-tiled-bands": _tif("band", **TILES),
+    "tif-striped": _tif("pixel"),
+    "tif-striped-bands": _tif("band"),
     "prisma": write_prisma,
     "emit": write_emit,
 }

@@ -53,7 +53,7 @@ def main() -> None:
         folder = Path(name)
         path = folder / "scene.img"
         if options.format:
-            path = large_files.WRITERS[options.format](folder, options.gigabytes)
+            path = large_files.WRITERS[options.format](folder, options.gigabytes, None)
         else:
             write_scene(path, *options.size)
         config = {

@@ -1,6 +1,6 @@
 """Ingest against a bare copy of the same bytes by the same library, side by side: time and peak memory.
 
-    python tests/benchmarks/reading.py [--gigabytes 6] [--formats envi-bil ...] [--rounds 1]
+    python tests/benchmarks/reading.py [--gigabytes 6] [--rows 768] [--formats envi-bil ...]
 
 A scene of each format (large_files.py) is written, then copied and ingested in turns, each in a process of its own. The
 copy opens the file once, reads it by rows of chunks (in columns where ingest would, too) and writes float32 to the same
@@ -25,7 +25,6 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 256
-AT_ONCE = 600 << 20  # bytes read at once
 
 
 def copy(path: Path, out: Path) -> None:
@@ -33,11 +32,12 @@ def copy(path: Path, out: Path) -> None:
     import zarr
 
     from special_steps.core.store import create_array
+    from special_steps.ingest import BLOCK
 
     read, shape, itemsize = image_of(path)
     bands, height, width = shape
     array = create_array(zarr.create_group(out), "reflectance", shape, ("band", "y", "x"))
-    columns = max(AT_ONCE // (bands * ROWS * itemsize) // ROWS, 1) * ROWS
+    columns = max(BLOCK // (bands * ROWS * itemsize) // ROWS, 1) * ROWS
     for y in range(0, height, ROWS):
         for x in range(0, width, columns):
             window = slice(y, min(y + ROWS, height)), slice(x, min(x + columns, width))
@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument(
         "--formats", nargs="+", default=list(large_files.WRITERS), choices=large_files.WRITERS
     )
+    parser.add_argument("--rows", type=int, help="only so many of its rows, at its width")
     parser.add_argument(
         "--rounds", type=int, default=1, help="of copy and ingest; the median counts"
     )
@@ -141,7 +142,7 @@ def main() -> None:
     print("speed: copy / ingest, by the clock and by the seconds of the cores")
     for name in options.formats:
         with tempfile.TemporaryDirectory(dir=options.folder) as made:
-            path = large_files.WRITERS[name](Path(made), options.gigabytes)
+            path = large_files.WRITERS[name](Path(made), options.gigabytes, options.rows)
             runs: dict[str, list[tuple[float, float, float]]] = {"copy": [], "ingest": []}
             for _ in range(options.rounds):
                 for what, found in runs.items():

@@ -125,7 +125,7 @@ def test_where_tiles_lie_is_known_without_their_values(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", large_files.WRITERS)
 def test_large_files_are_what_they_say(tmp_path, name):
-    source = open_source(large_files.WRITERS[name](tmp_path, 0.002))
+    source = open_source(large_files.WRITERS[name](tmp_path, 0.002, None))
     kinds = {"prisma": "PRISMA L2D", "emit": "EMIT L2A"}
     assert source.kind == kinds.get(name, "ENVI" if name.startswith("envi") else "GeoTIFF")
     assert source.wavelengths is not None

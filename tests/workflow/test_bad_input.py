@@ -154,7 +154,7 @@ def test_what_to_know_is_said_at_the_end_and_kept(run, tmp_path):
     done = run(tmp_path, settings)
     assert done.returncode == 0
     _, _, end = done.stdout.partition("What you should know:")
-    assert end.count("set scenes.mine.cube.nodata: -9999") == 1
+    assert end.count("to keep them, set scenes.mine.cube.nodata: []") == 1
     assert end.count("set scenes.mine.cube.bad_ranges: [[520, 520]]") == 1
     told = open_store(tmp_path / "results/mine/cube.zarr").attrs["warnings"]
     assert len(told) == 2
