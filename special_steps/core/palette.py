@@ -3,11 +3,12 @@
 import itertools
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from special_steps.core.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Colours that maps of land cover use; a class takes the first whose word begins a word of its name.
 KNOWN = {
@@ -59,7 +60,7 @@ OTHERS = [
     "#17becf",
     "#9edae5",
 ]
-LEVELS = [round(255 * share) for share in np.linspace(0.1, 0.9, 7)]
+LEVELS = [26, 60, 94, 128, 162, 195, 230]  # from a tenth to nine tenths of 255
 GRID = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in itertools.product(LEVELS, repeat=3)]
 NO_DATA = "#ffffff"
 
@@ -122,6 +123,8 @@ def class_colours(class_names: list[str], own: Mapping[str, str] | None = None) 
         class_names: the classes, in order.
         own: colours (#rrggbb) that the user chose, by class name, all different; other names are ignored.
     """
+    import numpy as np  # here: reading the config should not wait for it
+
     own = own or {}
     chosen = {i: own[name] for i, name in enumerate(class_names) if name in own}
     for i, name in enumerate(class_names):
@@ -146,6 +149,8 @@ def _usual(name: str) -> str | None:
     return next(found, None)
 
 
-def _distances(colour: str, pool: list[str]) -> np.ndarray:
+def _distances(colour: str, pool: list[str]) -> "np.ndarray":
     """Distance in RGB, 0 to 1.7, from each colour of the pool."""
+    import numpy as np
+
     return np.linalg.norm(np.subtract([rgb_of(c) for c in pool], rgb_of(colour)), axis=1) / 255
