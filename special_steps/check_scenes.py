@@ -35,7 +35,8 @@ def check_scenes(*, scenes: Path) -> None:
         try:
             check_scene(one["cube"], one["ground_truth"], one["class_names"], one["scene"])
         except UserError as error:
-            errors.append(UserError(f"scenes.{one['scene']}: {error}"))
+            text = str(error).replace("<name>", one["scene"])
+            errors.append(UserError(f"scenes.{one['scene']}: {text}"))
     if errors:
         raise ExceptionGroup("scenes have mistakes", errors)
 
