@@ -81,7 +81,7 @@ def label_number(label: float | str | list[int], where: str) -> int:
     elif isinstance(label, list):
         if len(label) == 3 and all(type(v) is int and 0 <= v <= 255 for v in label):
             return label[0] << 16 | label[1] << 8 | label[2]
-    elif not isinstance(label, bool) and float(label).is_integer():
+    elif isinstance(label, int | float) and not isinstance(label, bool) and label == label // 1:
         return int(label)
     raise UserError(
         f"{where}: {label!r} is no label: write a whole number, or a colour as 0xff7f50, '#ff7f50' or"

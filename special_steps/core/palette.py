@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from special_steps.core.classes import label_number
 from special_steps.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,16 +102,15 @@ def read_colours(given: Mapping[str, Any], where: str) -> dict[str, str]:
 
 def _colour(value: Any) -> str | None:
     """A colour of a config as #rrggbb; None for anything else."""
-    if isinstance(value, str):
-        digits = re.fullmatch(r"(?:#|0x)([0-9a-f]{6})|#([0-9a-f]{3})", value.strip().lower())
-        if digits:
-            return "#" + (digits[1] or "".join(2 * d for d in digits[2]))
-    elif isinstance(value, list):
-        if len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value):
-            return "#{:02x}{:02x}{:02x}".format(*value)
-    elif type(value) is int and 0 <= value <= 0xFFFFFF:
-        return f"#{value:06x}"
-    return None
+    if isinstance(value, str) and not value.strip().lower().startswith(("#", "0x")):
+        return None
+    if value is None or isinstance(value, float):
+        return None
+    try:
+        number = label_number(value, "")
+    except UserError:
+        return None
+    return f"#{number:06x}" if 0 <= number <= 0xFFFFFF else None
 
 
 def class_colours(class_names: list[str], own: Mapping[str, str] | None = None) -> list[str]:
