@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from tqdm import tqdm
 
@@ -40,10 +40,18 @@ class _Header(tarfile.TarInfo):
         Raises:
             ValueError: for names that are none.
         """
-        info = super().frombuf(buf, encoding, errors)
-        if info.type in LONG and info.size > LONGEST:
-            raise ValueError(f"a name or other attribute of {info.size} bytes")
-        return info
+        return _checked_header(super().frombuf(buf, encoding, errors))
+
+    @classmethod
+    def _frombuf(cls, *args: Any, **options: Any) -> "_Header":
+        """What newer tarfile (3.13.4) calls in its place."""
+        return _checked_header(super()._frombuf(*args, **options))  # type: ignore[misc]
+
+
+def _checked_header(info: "_Header") -> "_Header":
+    if info.type in LONG and info.size > LONGEST:
+        raise ValueError(f"a name or other attribute of {info.size} bytes")
+    return info
 
 
 @contextmanager
