@@ -19,6 +19,10 @@ from special_steps.core.errors import UserError
 from special_steps.io.array_attributes import plain, see, stated_by_attributes
 from special_steps.io.array_file import ArrayFile, Shape
 from special_steps.io.array_georeference import georeference
+from special_steps.io.array_hdf5 import open_arrays
+from special_steps.io.array_matlab import open_matlab
+from special_steps.io.array_netcdf3 import open_netcdf3
+from special_steps.io.array_numpy import open_npy, open_npz
 from special_steps.io.axes import AxesLayout, read_axes
 from special_steps.io.envi import stated_by
 from special_steps.io.hdf5 import HDF5
@@ -166,16 +170,10 @@ def _array_file(path: Path) -> ArrayFile:
         with path.open("rb") as stream:
             start = stream.read(128)
         if start.startswith(b"\x93NUMPY"):
-            from special_steps.io.array_numpy import open_npy
-
             return open_npy(path)
         if start.startswith(b"PK"):
-            from special_steps.io.array_numpy import open_npz
-
             return open_npz(path)
         if start.startswith(b"CDF") and start[3:4] in b"\1\2\5":
-            from special_steps.io.array_netcdf3 import open_netcdf3
-
             return open_netcdf3(path)
         if start.startswith(b"\x0e\x03\x13\x01"):
             raise UserError(
@@ -183,8 +181,6 @@ def _array_file(path: Path) -> ArrayFile:
                 " to a GeoTIFF (gdal_translate, of a GDAL with HDF4)"
             )
         if h5py.is_hdf5(path):
-            from special_steps.io.array_hdf5 import open_arrays
-
             return open_arrays(path)
         suffix = path.suffix.lower()
         if suffix in NUMPY and start[:1] == b"\x80":
@@ -193,8 +189,6 @@ def _array_file(path: Path) -> ArrayFile:
                 " numpy.save(path, array)"
             )
         if suffix in MATLAB or start.startswith(b"MATLAB 5.0"):
-            from special_steps.io.array_matlab import open_matlab
-
             return open_matlab(path)
         kind = "NumPy" if suffix in NUMPY else "netCDF" if suffix in (*NETCDF3, ".nc") else "HDF5"
         size = path.stat().st_size

@@ -14,6 +14,8 @@ import numpy as np
 
 from special_steps.core.errors import UserError, one_line
 from special_steps.io import folders
+from special_steps.io.envi import find_pair, open_envi
+from special_steps.io.raster import open_raster
 from special_steps.io.record import Source, Window, reading, small_file
 
 _TIFF = (".tif", ".tiff")
@@ -155,9 +157,6 @@ def open_image(path: Path) -> Source:
     Raises:
         UserError: for a damaged file, and a raw one without its header.
     """
-    from special_steps.io.envi import find_pair, open_envi
-    from special_steps.io.raster import open_raster
-
     if path.suffix.lower() in _TIFF:
         return open_raster(path)
     header, data = find_pair(path)
@@ -288,8 +287,6 @@ def layer(
     Raises:
         UserError: for a damaged file, another grid, too few bands.
     """
-    from special_steps.io.raster import open_raster
-
     source = open_raster(path)
     if source.shape[1:] != image.shape[1:] or source.shape[0] < least:
         raise UserError(

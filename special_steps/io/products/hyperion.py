@@ -20,6 +20,7 @@ import numpy as np
 
 from special_steps.core.errors import UserError
 from special_steps.io.products.dlr import names_in
+from special_steps.io.raster import open_raster, stack
 from special_steps.io.record import Source, reading, small_file
 
 _BAND = re.compile(
@@ -98,8 +99,6 @@ def open_product(path: Path) -> Source:
     Raises:
         UserError: when files are missing, damaged or do not fit each other; for L1R, which has no map grid.
     """
-    from special_steps.io.raster import open_raster, stack
-
     if _SENSOR_GRID.fullmatch(path.name):
         raise UserError(
             f"{path}: Hyperion L1R has no map grid (rows and columns are those of the detector);"
