@@ -102,6 +102,15 @@ def read_envi_header(path: Path) -> dict[str, str]:
     return parse_envi_header(text, str(path))
 
 
+def is_number(text: str) -> bool:
+    """Whether a text reads as a number, NaN and infinity too."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def numbers_in(text: str) -> list[float]:
     """The numbers of a list, with or without braces or brackets, separated by commas or blanks.
 

@@ -13,7 +13,7 @@ import numpy as np
 from special_steps.core.atomic import atomic_write
 from special_steps.core.errors import UserError, one_line
 from special_steps.io.record import reading, small_file
-from special_steps.io.vectors import LARGEST, named_crs, projected
+from special_steps.io.vectors import LARGEST, geojson_crs, layer_crs, projected, read_json
 
 if TYPE_CHECKING:
     from rasterio.crs import CRS
@@ -181,14 +181,9 @@ def _placed(path: Path, shapes: list[Any], own: "CRS", crs: str) -> np.ndarray:
 
 
 def _geojson(path: Path) -> tuple[list[Any], dict[str, list[str]], "CRS"]:
-    import shapely
-    from rasterio.crs import CRS
     from shapely.geometry import shape
 
-    try:
-        content = json.loads(small_file(path, LARGEST).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{path}: no valid JSON ({one_line(error)}); save it again") from error
+    content = read_json(path)
     kind = content.get("type") if isinstance(content, dict) else None
     if kind != "FeatureCollection" or not isinstance(content.get("features"), list):
         raise UserError(
@@ -204,25 +199,14 @@ def _geojson(path: Path) -> tuple[list[Any], dict[str, list[str]], "CRS"]:
         ) from error
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [row.get(name) for row in rows] for name in names}
-    if "crs" in content:
-        return shapes, _texts(columns, path), named_crs(content["crs"], path)
     there = [s for s in shapes if s is not None and not s.is_empty]
-    if there:
-        west, south, east, north = shapely.total_bounds(there)
-        if west < -361 or east > 361 or south < -91 or north > 91:
-            raise UserError(
-                f"{path}: coordinates up to {max(abs(west), abs(east)):g}, {max(abs(south), abs(north)):g} are no"
-                " longitude and latitude, which GeoJSON without 'crs' must have; save it in EPSG:4326, or as"
-                " GeoPackage"
-            )
-    return shapes, _texts(columns, path), CRS.from_epsg(4326)
+    return shapes, _texts(columns, path), geojson_crs(content, there, path)
 
 
 def _geopackage(path: Path) -> tuple[list[Any], dict[str, list[str]], "CRS"]:
     import pyogrio
     import pyogrio.raw
     import shapely
-    from rasterio.crs import CRS
 
     every = [(str(name), str(kind)) for name, kind in pyogrio.list_layers(path)]
     layers = [name for name, kind in every if "Point" in kind or kind == "Unknown"]
@@ -233,14 +217,10 @@ def _geopackage(path: Path) -> tuple[list[Any], dict[str, list[str]], "CRS"]:
             f"{path}: {what} in the file (its layers: {listed}); save the one that is meant in a file of its own"
         )
     meta, _, shapes, fields = pyogrio.raw.read(path, layer=layers[0], force_2d=True)
-    # GeoPackages without a CRS are given an engineering one by GDAL
-    if not meta["crs"] or "Undefined" in meta["crs"]:
-        raise UserError(
-            f"{path}: states no CRS; set it in QGIS (layer properties, source), or with ogr2ogr -a_srs EPSG:..."
-        )
+    crs = layer_crs(meta["crs"], path)
     columns = {str(n): list(v) for n, v in zip(meta["fields"], fields, strict=True)}
     found = [None if s is None else shapely.from_wkb(s) for s in shapes]
-    return found, _texts(columns, path), CRS.from_user_input(meta["crs"])
+    return found, _texts(columns, path), crs
 
 
 def _csv(path: Path) -> Points:

@@ -12,7 +12,7 @@ import numpy as np
 
 from special_steps.core.errors import UserError
 from special_steps.io.envi import find_pair, stated_by
-from special_steps.io.envi_header import DATA_TYPES, read_envi_header
+from special_steps.io.envi_header import DATA_TYPES, is_number, read_envi_header
 from special_steps.io.fill import missing_values
 from special_steps.io.record import Source, reading
 from special_steps.io.wavelengths import is_unit, merged, stated_bands, wavelengths_in_names
@@ -302,7 +302,7 @@ def _tagged(
         try:
             found[name] = _numbers(tags, name)
         except ValueError:
-            shown = next(t[name] for t in tags if not _is_number(t[name]))  # there is one
+            shown = next(t[name] for t in tags if not is_number(t[name]))  # there is one
             found[name] = None
             if name == names[0]:
                 doubts["wavelengths"] = (
@@ -336,14 +336,6 @@ UNIT_TAGS = (
     "wavelength units",
     "units",
 )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _lower(tags: dict[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from special_steps.core.errors import UserError
 from special_steps.io.envi import stated_by
-from special_steps.io.envi_header import DATA_TYPES, parse_envi_header
+from special_steps.io.envi_header import DATA_TYPES, is_number, parse_envi_header
 from special_steps.io.record import reading
 from special_steps.io.wavelengths import SETTING, to_nm
 
@@ -158,17 +158,17 @@ def _read_table(lines: Sequence[str], path: Path) -> tuple[np.ndarray, np.ndarra
     else:
         cells = [[c.strip() for c in row] for row in csv.reader(lines, delimiter=mark)]
     if mark == ";":
-        cells = [[c.replace(",", ".") if _is_number(c.replace(",", ".")) else c for c in row]
+        cells = [[c.replace(",", ".") if is_number(c.replace(",", ".")) else c for c in row]
                  for row in cells]  # fmt: skip
-    titles = [] if _is_number(cells[0][0]) else cells[0]
+    titles = [] if is_number(cells[0][0]) else cells[0]
     rows = []
     for number, row in enumerate(cells[1:] if titles else cells, 1 + bool(titles)):
-        if not all(_is_number(c) or c.lower() in ("", "nan", "na", "n/a") for c in row):
+        if not all(is_number(c) or c.lower() in ("", "nan", "na", "n/a") for c in row):
             raise UserError(
                 f"{path}: row {number} holds '{' '.join(row)[:60]}', not numbers alone; give a table"
                 " with wavelengths in its first column and a spectrum in each other one"
             )
-        rows.append([float(c) if _is_number(c) else np.nan for c in row])
+        rows.append([float(c) if is_number(c) else np.nan for c in row])
     table = _columns(rows, path)
     if table.shape[1] < 2:
         raise UserError(f"{path}: one column only; give wavelengths first, then spectra")
@@ -178,17 +178,9 @@ def _read_table(lines: Sequence[str], path: Path) -> tuple[np.ndarray, np.ndarra
     return nm, table[:, 1:].T, _scale_in(" ".join(titles[1:]))
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _numbers(words: Sequence[str]) -> list[float]:
     """A line's numbers; none when it holds anything else."""
-    return [float(w) for w in words] if all(map(_is_number, words)) else []
+    return [float(w) for w in words] if all(map(is_number, words)) else []
 
 
 def _columns(rows: Sequence[Sequence[float]], path: Path) -> np.ndarray:

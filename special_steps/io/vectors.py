@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,14 +134,9 @@ def inside(
 
 def _geojson(path: Path) -> tuple[list[Any], "CRS"]:
     """Shapes of a GeoJSON file, read here: GDAL would try other kinds of JSON too, some of which name other files."""
-    import shapely
-    from rasterio.crs import CRS
     from shapely.geometry import shape
 
-    try:
-        content = json.loads(small_file(path, LARGEST).read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{path}: no valid JSON ({one_line(error)}); save it again") from error
+    content = read_json(path)
     kind = content.get("type") if isinstance(content, dict) else None
     if kind not in GEOJSON_TYPES:
         raise UserError(
@@ -155,19 +150,64 @@ def _geojson(path: Path) -> tuple[list[Any], "CRS"]:
         raise UserError(
             f"{path}: a shape is not as GeoJSON has it ({one_line(error)}); save the file again"
         ) from error
+    return found, geojson_crs(content, found, path)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: for text that is no JSON, and files larger than LARGEST.
+    """
+    try:
+        return json.loads(small_file(path, LARGEST).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"{path}: no valid JSON ({one_line(error)}); save it again") from error
+
+
+def geojson_crs(content: Mapping[str, Any], shapes: Sequence[Any], path: Path) -> "CRS":
+    """CRS of GeoJSON: longitude and latitude on WGS 84, unless it has a `crs` member.
+
+    Args:
+        content: of the file.
+        shapes: its shapely geometries.
+        path: the file.
+
+    Raises:
+        UserError: for a `crs` that is not known, and coordinates that are no longitude and latitude.
+    """
+    import shapely
+    from rasterio.crs import CRS
+
     if "crs" in content:
-        return found, named_crs(content["crs"], path)
-    west, south, east, north = shapely.total_bounds(found) if found else (0, 0, 0, 0)
+        return _named_crs(content["crs"], path)
+    west, south, east, north = shapely.total_bounds(shapes) if len(shapes) else (0, 0, 0, 0)
     if west < -361 or east > 361 or south < -91 or north > 91:
         raise UserError(
             f"{path}: coordinates up to {max(abs(west), abs(east)):g}, {max(abs(south), abs(north)):g} are no"
             " longitude and latitude, which GeoJSON without 'crs' must have; save it in EPSG:4326, or as"
             " GeoPackage"
         )
-    return found, CRS.from_epsg(4326)
+    return CRS.from_epsg(4326)
 
 
-def named_crs(member: Any, path: Path) -> "CRS":
+def layer_crs(stated: str | None, path: Path) -> "CRS":
+    """CRS that GDAL states for a layer.
+
+    Raises:
+        UserError: where it states none.
+    """
+    from rasterio.crs import CRS
+
+    # GeoPackages without a CRS are given an engineering one by GDAL
+    if not stated or "Undefined" in stated:
+        raise UserError(
+            f"{path}: states no CRS; set it in QGIS (layer properties, source), or with ogr2ogr -a_srs EPSG:..."
+        )
+    return CRS.from_user_input(stated)
+
+
+def _named_crs(member: Any, path: Path) -> "CRS":
     """CRS in a `crs` member of GeoJSON of 2008; only named ones."""
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
@@ -224,12 +264,9 @@ def _read(path: Path, layer: str | None) -> tuple[list[Any], "CRS"]:
     """All shapes of a layer, by GDAL."""
     import pyogrio.raw
     import shapely
-    from rasterio.crs import CRS
 
     meta, _, shapes, _ = pyogrio.raw.read(path, layer=layer, columns=[], force_2d=True)
-    if not meta["crs"]:
-        raise UserError(f"{path}: states no CRS; set it, for example with ogr2ogr -a_srs EPSG:...")
-    return list(shapely.from_wkb([s for s in shapes if s])), CRS.from_user_input(meta["crs"])
+    return list(shapely.from_wkb([s for s in shapes if s])), layer_crs(meta["crs"], path)
 
 
 def _polygonal(geometry: Any, path: Path) -> list[Any]:

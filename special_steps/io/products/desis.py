@@ -14,11 +14,10 @@ EnMAP-Box (importdesisl2aalgorithm), HyTools, ACOLITE and hyperproc.
 
 from dataclasses import replace
 from pathlib import Path
-from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from special_steps.core.errors import UserError, one_line
+from special_steps.core.errors import UserError
 from special_steps.io.products import dlr
 from special_steps.io.record import Source, Window
 
@@ -55,7 +54,9 @@ def open_product(path: Path) -> Source:
             f"{image_path}: its name does not say L1C or L2A; give the files the names they were"
             " delivered with, such as DESIS-HSI-L2A-DT...-SPECTRAL_IMAGE.tif"
         )
-    bands = _bands(root, metadata)
+    bands = dlr.bands_of(
+        root, "band", lambda b: b.findtext("bandNumber", "0"), "bandNumber", metadata
+    )
     image = dlr.open_image(image_path)
     wavelengths, fwhm = dlr.wavelengths_of(
         bands,
@@ -83,20 +84,6 @@ def open_product(path: Path) -> Source:
         photometric="",
         kind=f"DESIS {level}",
     )
-
-
-def _bands(root: Element, path: Path) -> list[Element]:
-    """An element a band, by its number."""
-    table = next(root.iter("bandCharacterisation"), None)
-    bands = [] if table is None else list(table.iter("band"))
-    if not bands:
-        raise UserError(f"{path}: no bandCharacterisation in it; it may be cut, get it again")
-    try:
-        return sorted(bands, key=lambda band: int(band.findtext("bandNumber", "0")))
-    except ValueError as error:
-        raise UserError(
-            f"{path}: a bandNumber is no number ({one_line(error, 80)}); get it again"
-        ) from error
 
 
 def _quality(product: dlr.Product, image: Source) -> dict[str, Window]:

@@ -110,6 +110,33 @@ def _product(
     )
 
 
+def bands_of(
+    root: Element, name: str, number: Callable[[Element], str], what: str, path: Path
+) -> list[Element]:
+    """The metadata's element of each band, by its number.
+
+    Args:
+        root: of the metadata.
+        name: of the elements.
+        number: a band's number as it is written.
+        what: how the metadata call it.
+        path: their file.
+
+    Raises:
+        UserError: where there are none, or one has no number.
+    """
+    table = next(root.iter("bandCharacterisation"), None)
+    bands = [] if table is None else list(table.iter(name))
+    if not bands:
+        raise UserError(f"{path}: no bandCharacterisation in it; it may be cut, get it again")
+    try:
+        return sorted(bands, key=lambda band: int(number(band)))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: a {what} is no number ({one_line(error, 80)}); get it again"
+        ) from error
+
+
 def the_product(path: Path, mission: str, layers: Sequence[str]) -> tuple[Product, Path, Path]:
     """The one product at a path, its image and its metadata.
 

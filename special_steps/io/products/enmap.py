@@ -58,7 +58,9 @@ def open_product(path: Path) -> Source:
     product, image_path, metadata = dlr.the_product(path, "ENMAP", _LAYERS)
     root = dlr.read_metadata(metadata)
     level = dlr.level_in(product.name) or _level(root, metadata)
-    bands = _bands(root, metadata)
+    bands = dlr.bands_of(
+        root, "bandID", lambda b: b.get("number", "0"), "bandID's number", metadata
+    )
     image = dlr.open_image(image_path)
     wavelengths, fwhm = dlr.wavelengths_of(
         bands, ("wavelengthCenterOfBand", "FWHMOfBand"), image.shape[0], (image_path, metadata)
@@ -98,20 +100,6 @@ def _level(root: Element, path: Path) -> str:
             " delivered with, such as ENMAP01-____L2A-DT...-METADATA.XML"
         )
     return level
-
-
-def _bands(root: Element, path: Path) -> list[Element]:
-    """An element a band, by its number."""
-    table = next(root.iter("bandCharacterisation"), None)
-    bands = [] if table is None else list(table.iter("bandID"))
-    if not bands:
-        raise UserError(f"{path}: no bandCharacterisation in it; it may be cut, get it again")
-    try:
-        return sorted(bands, key=lambda band: int(band.get("number", "0")))
-    except ValueError as error:
-        raise UserError(
-            f"{path}: a bandID's number is none ({one_line(error, 80)}); get it again"
-        ) from error
 
 
 def _good(root: Element, wavelengths: np.ndarray, path: Path) -> np.ndarray:

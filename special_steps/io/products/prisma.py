@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from special_steps.core.errors import UserError
+from special_steps.io.folders import best_named, only_one
 from special_steps.io.hdf5 import dataset, numbers, open_hdf5, text
 from special_steps.io.products.cf import wkt2
 from special_steps.io.record import Source, Window
@@ -56,7 +57,7 @@ def files_of(path: Path) -> list[Path]:
 
     Of one acquisition's levels in a folder, the one nearest to a map is taken: L2D, then L2C, L2B, L1.
     """
-    found = _candidates(path)
+    found = best_named(path, STEM, LEVELS)
     return found if len(found) == 1 else []
 
 
@@ -83,7 +84,10 @@ def open_product(path: Path) -> Source:
     Raises:
         UserError: for a folder without such a file or with several, a damaged file, and a file without what is needed.
     """
-    main = _main_file(path)
+    named = best_named(path, STEM, LEVELS)
+    main = only_one(
+        path, named, "PRISMA", "a PRS_L2D_....he5 file", several="PRISMA files of the same level"
+    )
     with open_hdf5(main) as file:
         level = _level(file)
         if level is None:
@@ -156,34 +160,6 @@ def open_product(path: Path) -> Source:
         notes=_notes(level),
         kind=f"PRISMA L{level}",
     )
-
-
-def _candidates(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path] if STEM.fullmatch(path.name) else []
-    if not path.is_dir():
-        return []
-    named = [
-        (m.group(1).upper(), p) for p in sorted(path.iterdir()) if (m := STEM.fullmatch(p.name))
-    ]
-    best = min((LEVELS.index(level) for level, _ in named), default=0)
-    return [p for level, p in named if level == LEVELS[best]]
-
-
-def _main_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    found = _candidates(path)
-    if not found:
-        raise UserError(
-            f"{path}: no PRISMA file in the folder; give one that has a PRS_L2D_....he5 file, or the file itself"
-        )
-    if len(found) > 1:
-        raise UserError(
-            f"{path}: {len(found)} PRISMA files of the same level in the folder, {found[0].name} and"
-            f" {found[1].name} among them; give the one that is meant"
-        )
-    return found[0]
 
 
 def _level(file: Any) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from special_steps.core.errors import UserError
+from special_steps.io.folders import best_named, only_one
 from special_steps.io.hdf5 import dataset, numbers, open_hdf5, text
 from special_steps.io.products.cf import wkt2
 from special_steps.io.record import Source, Window
@@ -37,7 +38,7 @@ def files_of(path: Path) -> list[Path]:
 
     Of a folder's files of one scene, the orthorectified reflectance is taken first, then the basic, then radiance.
     """
-    found = _candidates(path)
+    found = best_named(path, STEM, ASSETS)
     return found if len(found) == 1 else []
 
 
@@ -57,7 +58,10 @@ def open_product(path: Path) -> Source:
     Raises:
         UserError: for a folder without such a file or with several, a damaged file, and a file without wavelengths.
     """
-    main = _main_file(path)
+    named = best_named(path, STEM, ASSETS)
+    main = only_one(
+        path, named, "Tanager", "an ..._ortho_sr_hdf5.h5 file", several="Tanager scenes"
+    )
     with open_hdf5(main) as file:
         found = _cube(file)
         if found is None:
@@ -132,34 +136,6 @@ def open_product(path: Path) -> Source:
         notes=tuple(notes),
         kind=f"Tanager {asset}",
     )
-
-
-def _candidates(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path] if STEM.fullmatch(path.name) else []
-    if not path.is_dir():
-        return []
-    named = [
-        (m.group(1).lower(), p) for p in sorted(path.iterdir()) if (m := STEM.fullmatch(p.name))
-    ]
-    best = min((ASSETS.index(asset) for asset, _ in named), default=0)
-    return [p for asset, p in named if asset == ASSETS[best]]
-
-
-def _main_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    found = _candidates(path)
-    if not found:
-        raise UserError(
-            f"{path}: no Tanager file in the folder; give one that has an ..._ortho_sr_hdf5.h5 file, or the file itself"
-        )
-    if len(found) > 1:
-        raise UserError(
-            f"{path}: {len(found)} Tanager scenes in the folder, {found[0].name} and {found[1].name} among them;"
-            " give the one that is meant"
-        )
-    return found[0]
 
 
 def _cube(file: Any) -> tuple[str, str] | None:
