@@ -133,7 +133,7 @@ def fuse(
         features: store made by features, to tell whether CLIP's labels say anything about the spectra; null for maps
             of your own, which count in any case.
         rgb: the scene's RGB store: its size, no-data mask and georeference.
-        out: store to write.
+        out: store to write; where both are asked, it also keeps the labels of each, as `witnesses`.
         witnesses: JSON file to write: where the maps and the spectral library contradict each other; an agreement of
             null where there is only one of them.
         class_names: the scene's classes, in order.
@@ -147,7 +147,7 @@ def fuse(
     def read(path: Path) -> np.ndarray:
         return read_probabilities(path, class_names, nodata, grid=grid, align=align)
 
-    pseudo, informed = None, False
+    pseudo, informed, opinions = None, False, None
     told: dict[str, Any] = {"between": None, "agreement": None, "classes": [], "warnings": []}
     if maps:
         pseudo = fused([read(path) for path in maps])
@@ -163,6 +163,8 @@ def fuse(
                 has = [one["spectra"] > 0 for one in said["classes"]]
                 first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
                 pairs = _pairs(pseudo, known, nodata)
+                opinions = both_labels(pseudo, known, has)
+                opinions[:, nodata] = 0
                 told = compared(pairs, class_names, has, first)
                 counts = information(*_pixels(features, pseudo, nodata)) if features else 1.0
                 if counts < LEAST:
@@ -186,6 +188,7 @@ def fuse(
         inputs=[*maps, *evidence, rgb],
         class_names=class_names,
         grid=grid,
+        witnesses=opinions,
     )
     for warning in told["warnings"]:
         log.warning(warning)
@@ -198,6 +201,25 @@ def _pixels(features: Path, clip: np.ndarray, nodata: np.ndarray) -> tuple[np.nd
     bands = array_of(open_store(features, features=("band", "y", "x")), "features")
     spectra, sample = read_pixels([bands, clip], nodata, SAMPLE)
     return np.ascontiguousarray(spectra.T), sample
+
+
+def both_labels(clip: np.ndarray, library: np.ndarray, known: Sequence[bool]) -> np.ndarray:
+    """What each witness says is there; the library doesn't contradict a class that it has no spectra of.
+
+    Args:
+        clip: (class, y, x) float32.
+        library: of the same shape.
+        known: which classes have spectra.
+
+    Returns:
+        (2, y, x) uint8 labels from 1.
+    """
+    found = np.empty((2, *clip.shape[1:]), np.uint8)
+    for rows in tile_rows(clip.shape[1]):
+        first, second = (each[:, rows].argmax(0) for each in (clip, library))
+        found[0, rows] = first + 1
+        found[1, rows] = np.where(np.asarray(known)[first], second, first) + 1
+    return found
 
 
 def _pairs(clip: np.ndarray, library: np.ndarray, nodata: np.ndarray) -> np.ndarray:

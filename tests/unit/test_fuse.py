@@ -11,7 +11,7 @@ from stores import make_prediction, make_rgb, make_store, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.core.store import Grid, class_names, grid_of, open_store
-from special_steps.fuse import compared, fused, joined
+from special_steps.fuse import both_labels, compared, fused, joined
 from special_steps.fuse import fuse as step
 
 NAMES = ["soil", "tree", "water"]
@@ -200,6 +200,11 @@ def test_words_and_spectra_are_joined(tmp_path, given):
     wanted = joined(fused([probabilities(1), probabilities(2)]), probabilities(3), [True] * 3)
     np.testing.assert_allclose(found[:, 1:], wanted[:, 1:], atol=1e-6)
     assert labels[0, 0] == 0
+    witnesses = open_store(given["out"])["witnesses"][:]
+    clip = fused([probabilities(1), probabilities(2)]).argmax(0) + 1
+    spectra = probabilities(3).argmax(0) + 1
+    np.testing.assert_array_equal(witnesses[:, 1:], np.stack([clip, spectra])[:, 1:])
+    assert not witnesses[:, 0, 0].any()
     assert told["between"] == "CLIP and the spectral library"
     counted = sum(sum(one["library"].values()) for one in told["classes"])
     assert counted == 19, "all pixels with data"
@@ -287,6 +292,14 @@ def test_classes_without_spectra_contradict_nobody():
     assert told["warnings"] == []
     assert told["agreement"] == 0.8
     assert compared(PAIRS, NAMES, [False] * 3, "CLIP")["agreement"] is None
+
+
+def test_the_labels_of_both_witnesses_by_hand():
+    """The library has no spectra of the third class: what CLIP calls so it doesn't contradict."""
+    clip, library = (one_hot(np.array([row]), 3) for row in ([1, 2, 3], [1, 1, 2]))
+    found = both_labels(clip, library, [True, True, False])
+    assert found.tolist() == [[[1, 2, 3]], [[1, 1, 3]]]
+    assert found.dtype == np.uint8
 
 
 def test_a_class_of_a_few_pixels_is_not_worth_a_sentence():
