@@ -192,7 +192,8 @@ def _page(
         there = [name for name in STAGES if name in set(shown["stage"])]
         meanings = "; ".join(f"<i>{name}</i>: {STAGES[name]}" for name in there)
         page += (
-            f"<p>Mean ± standard deviation over seeds. ECE: how far the confidence is from the accuracy. {meanings}.</p>"
+            "<p>Mean ± standard deviation over seeds. ECE: how far the confidence is from the accuracy."
+            f" {meanings}.</p>"
             f"{_html(shown)}<h2>Classes (mean over seeds)</h2>{_html(_class_scores(found))}"
         )
     else:

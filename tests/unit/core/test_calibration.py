@@ -5,6 +5,7 @@ import pytest
 from stores import make_prediction, one_hot
 
 from special_steps.core.calibration import (
+    ENOUGH,
     SEEN,
     UNSEEN,
     Known,
@@ -39,6 +40,8 @@ def test_it_rises_with_probability_agreement_and_kappa(witnesses):
         assert (np.diff(values) > 0).all()
         kappas = [of(0.9, Known(witnesses, k), said) for k in (-0.1, 0, 0.3, 0.9)]
         assert (np.diff(kappas) >= 0).all()
+        assert kappas[2] > kappas[1]
+        assert of(0.9, Known(witnesses, ENOUGH), said) == kappas[-1]
         assert 0 <= min(values) <= max(values) <= 1
     assert of(0.9, Known(witnesses, 0.5), agreed) > of(0.9, Known(witnesses, 0.5), against)
 
