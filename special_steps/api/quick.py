@@ -76,12 +76,12 @@ def quick_map(cube: Cube, classes: Classes, **settings: Any) -> xarray.Dataset:
     Raises:
         UserError: for mistakes in scene, classes and settings, in one line with the fix.
     """
+    in_memory = isinstance(cube, xarray.DataArray | xarray.Dataset)
     with (
         tempfile.TemporaryDirectory(prefix="special-") as folder,
-        _in_python_words(folder) as told,
+        _in_python_words(folder, IN_MEMORY if in_memory else str(cube)) as told,
         _no_progress_bars(),
     ):
-        in_memory = isinstance(cube, xarray.DataArray | xarray.Dataset)
         loaded = _settings(IN_MEMORY if in_memory else cube, classes, settings)
         scene = Path(folder) / "results" / SCENE
         _ingest(cube, scene / "cube.zarr", loaded, told)
@@ -248,14 +248,17 @@ def _described(
 
 
 @contextmanager
-def _in_python_words(folder: str) -> Iterator[list[str]]:
-    """Yield a list of the warnings so far; they, and errors, name settings as `quick_map` takes them."""
+def _in_python_words(folder: str, cube: str) -> Iterator[list[str]]:
+    """Yield a list of the warnings so far; they, and errors, name cube and settings as the user does."""
     of_cube = schema()["properties"]["scenes"]["additionalProperties"]["properties"]["cube"]
     setting = rf"\b(scenes\.(<name>|{SCENE})\.)?cube\.(?=({'|'.join(of_cube['properties'])})\b)"
 
     def plain(line: str) -> str:
-        line = re.sub(rf"\bscenes\.(<name>|{SCENE})\.(?!cube\.)", "", re.sub(setting, "", line))
-        line = line.replace(f"{folder}{os.sep}results{os.sep}{SCENE}{os.sep}", "")
+        line = re.sub(
+            rf"\bscenes\.(<name>|{SCENE})(\.cube)?(\.(?!cube\.)|: )", "", re.sub(setting, "", line)
+        )
+        results = f"{folder}{os.sep}results{os.sep}{SCENE}{os.sep}"
+        line = line.replace(f"{results}cube.zarr", cube).replace(results, "")
         return re.sub(r"^config: ", "quick_map: ", line)
 
     def rewrite(record: logging.LogRecord) -> bool:
