@@ -10,13 +10,7 @@ rule features:
     conda:
         "../envs/special.yaml"
     params:
-        settings=lambda w: flags(
-            {
-                "input": w.input,
-                "percentiles": settings["features"]["stretch"],
-                "components": settings["features"]["components"],
-            }
-        ),
+        settings=lambda w: flags(arguments.features_settings(settings, w.input)),
         code=digest_of("features"),
     shell:
         "python -m special_steps.features --source {input} --out {output}"

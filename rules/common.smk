@@ -27,6 +27,8 @@ shell.prefix(
     f" PATH={':'.join(shlex.quote(str(p)) for p in own_python)}{':' if own_python else ''}$PATH; "
 )
 
+from special_steps.core import arguments
+from special_steps.core.arguments import DEMO
 from special_steps.core.digest import digest_of
 from special_steps.core.errors import UserError
 from special_steps.core.settings import config_of, load
@@ -41,10 +43,10 @@ try:
         check_overrides(
             scene["materials"], scene["classes"], f"config: scenes.{name}.materials"
         )
+    arguments.check_spectra(settings)
 except UserError as error:
     raise WorkflowError(str(error))
 
-DEMO = "resources/demo/"  # the files that a rule here makes
 SCENES, CLIPS, RUNS = settings["scenes"], settings["clips"], settings["runs"]
 
 
@@ -67,11 +69,14 @@ def flags(options):
     return shlex.join(words)
 
 
-def data_file(path):
-    """A scene's file: absolute as it is; the demo's, which a rule makes; else from the data folder."""
-    if path.startswith(DEMO):
-        return path
-    return os.path.normpath(os.path.join(settings["data"], path))
+# what `quick_map` asks, too
+data_file = functools.partial(arguments.data_file, settings)
+mask_settings = functools.partial(arguments.mask_settings, settings)
+own_labels = functools.partial(arguments.own_labels, settings)
+scale_maps = functools.partial(arguments.scale_maps, settings)
+evidence_files = functools.partial(arguments.evidence_files, settings)
+clip_checked = functools.partial(arguments.clip_checked, settings)
+own_spectra = functools.partial(arguments.own_spectra, settings)
 
 
 def data_files(paths):
@@ -104,24 +109,11 @@ def scene_files(scene):
     return paths if paths[0].startswith("results/") else with_sidecars(paths)
 
 
-def mask_settings(scene):
-    """What leaves out pixels of a scene, with the paths of its files."""
-    given = SCENES[scene]
-    mask = given["mask"] and given["mask"] | {"path": data_file(given["mask"]["path"])}
-    area = given["area"] and data_file(given["area"])
-    return {"mask": mask, "mask_quality": given["mask_quality"], "area": area}
-
-
 def mask_files(scene):
     masks = mask_settings(scene)
     raster = with_sidecars([masks["mask"]["path"]]) if masks["mask"] else []
     area = polygon_files(Path(masks["area"])) if masks["area"] else []
     return raster + list(map(str, area))
-
-
-def cube_settings(scene):
-    own = {k: v for k, v in SCENES[scene]["cube"].items() if k != "path"}
-    return own | mask_settings(scene)
 
 
 def class_names(scene):
@@ -146,46 +138,10 @@ def bundled_weights(clip):
     return bundled_model() if CLIPS[clip]["model"] == "bundled" else None
 
 
-def model_settings(clip):
-    return {k: CLIPS[clip][k] for k in ("model", "weights")}
-
-
-def dense_settings(clip):
-    return {k: v for k, v in CLIPS[clip].items() if k != "templates"}
-
-
-def own_labels(scene, run):
-    """The user's own class probabilities, in place of CLIP's."""
-    own = RUNS[run]["pseudo_labels"]
-    return own and data_file(own["path"].replace("{scene}", scene))
-
-
-def scale_maps(scene, run):
-    """What fuse averages: the user's own map, or a store for each scale of the run; none without a CLIP."""
-    own = own_labels(scene, run)
-    if own:
-        return [own]
-    folder = f"results/{scene}/clip/{RUNS[run]['clip']}"
-    return [f"{folder}/scale-{scale}.zarr" for scale in RUNS[run]["scales"]]
-
-
 def label_sidecars(scene, run):
     """What is read with the user's own class probabilities."""
     own = own_labels(scene, run)
     return [file for file in all_files(own) if file != own] if own else []
-
-
-def aligned(run):
-    """Whether the user's own class probabilities are brought to the scene's grid."""
-    own = RUNS[run]["pseudo_labels"]
-    return bool(own and own["align"])
-
-
-def evidence_files(scene, run):
-    """What the spectral library says of the scene, for runs that ask it."""
-    asked = RUNS[run]["evidence"] == "library"
-    files = [f"results/{scene}/evidence.zarr", f"results/{scene}/evidence.json"]
-    return files if asked else []
 
 
 def witnesses():
@@ -198,17 +154,6 @@ def witnesses():
     ]
     asking = [s for s in SCENES if any(evidence_files(s, r) for r in RUNS)]
     return [(s, None, f"results/{s}/evidence.json") for s in asking] + both
-
-
-def clip_checked(scene, run):
-    """Spectra that CLIP's labels are compared with, where they are joined with the library's."""
-    asked = evidence_files(scene, run) and RUNS[run]["clip"] != "none"
-    own = RUNS[run]["pseudo_labels"]
-    return [f"results/{scene}/features-hsi.zarr"] if asked and not own else []
-
-
-def own_spectra(scene):
-    return {k: data_file(v) for k, v in SCENES[scene]["spectra"].items()}
 
 
 def reference_files(scene):
@@ -238,12 +183,6 @@ for scene in SCENES:
             " python -m special_steps.reference_points, fill them, and give that file; relative paths start from the"
             " folder in data"
         )
-    for name, file in own_spectra(scene).items():
-        if not os.path.isfile(file):
-            raise WorkflowError(
-                f"config: scenes.{scene}.spectra: '{name}' has {file}, which is no file;"
-                " relative paths start from the folder in data"
-            )
 
 
 def seeds(run):

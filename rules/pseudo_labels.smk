@@ -10,12 +10,7 @@ rule rgb:
     conda:
         "../envs/special.yaml"
     params:
-        settings=flags(
-            {
-                "wavelengths": settings["rgb"]["wavelengths"],
-                "percentiles": settings["rgb"]["stretch"],
-            }
-        ),
+        settings=flags(arguments.rgb_settings(settings)),
         code=digest_of("rgb"),
     shell:
         "python -m special_steps.rgb --cube {input} --out {output} {params.settings} &> {log}"
@@ -33,13 +28,8 @@ rule text:
     conda:
         "../envs/special.yaml"
     params:
-        model=lambda w: flags(model_settings(w.clip)),
-        settings=lambda w: flags(
-            {
-                "classes": SCENES[w.scene]["classes"],
-                "templates": CLIPS[w.clip]["templates"],
-            }
-        ),
+        model=lambda w: flags(arguments.model_settings(settings, w.clip)),
+        settings=lambda w: flags(arguments.text_settings(settings, w.scene, w.clip)),
         weights=lambda w: bundled_weights(w.clip),
         code=digest_of("text"),
     shell:
@@ -64,7 +54,7 @@ rule clip_scale:
     resources:
         gpu=1,
     params:
-        settings=lambda w: flags(dense_settings(w.clip)),
+        settings=lambda w: flags(arguments.dense_settings(settings, w.clip)),
         weights=lambda w: bundled_weights(w.clip),
         code=digest_of("clip_scale"),
     shell:
@@ -87,10 +77,7 @@ rule evidence:
     conda:
         "../envs/special.yaml"
     params:
-        settings=lambda w: flags(
-            {k: SCENES[w.scene][k] for k in ("classes", "materials", "units")}
-            | {"spectra": own_spectra(w.scene)}
-        ),
+        settings=lambda w: flags(arguments.evidence_settings(settings, w.scene)),
         weights=bundled_model(),  # words that the table does not have are read by it
         code=digest_of("evidence"),
     shell:
@@ -119,9 +106,7 @@ rule fuse:
             {key: list(map(str, input.get(key, []))) for key in ("maps", "evidence")}
             | {"features": next(iter(input.get("features", [])), None)}
         ),
-        settings=lambda w: flags(
-            {"class_names": class_names(w.scene), "align": aligned(w.run)}
-        ),
+        settings=lambda w: flags(arguments.fuse_settings(settings, w.scene, w.run)),
         code=digest_of("fuse"),
     shell:
         "python -m special_steps.fuse {params.maps} --rgb {input.rgb} --out {output.pseudo}"
