@@ -194,7 +194,7 @@ def witnesses():
         (s, r, f"results/{s}/{r}/witnesses.json")
         for s in SCENES
         for r in RUNS
-        if evidence_files(s, r) and scale_maps(s, r)
+        if (evidence_files(s, r) and scale_maps(s, r)) or given_labels(s)
     ]
     asking = [s for s in SCENES if any(evidence_files(s, r) for r in RUNS)]
     return [(s, None, f"results/{s}/evidence.json") for s in asking] + both
@@ -209,6 +209,17 @@ def clip_checked(scene, run):
 
 def own_spectra(scene):
     return {k: data_file(v) for k, v in SCENES[scene]["spectra"].items()}
+
+
+def given_labels(scene):
+    """Labels that people gave, on the scene's grid; nothing where they gave none."""
+    return [f"results/{scene}/labels.zarr"] if SCENES[scene]["labels"] else []
+
+
+def taught_by(scene, run):
+    """These, and the spectra of which they speak."""
+    features = f"results/{scene}/features-{RUNS[run]['input']}.zarr"
+    return [*given_labels(scene), features] if given_labels(scene) else []
 
 
 def reference_files(scene):
@@ -232,6 +243,12 @@ def assessments():
 
 # now, not when a job needs them: Snakemake would silently take what an earlier run has made without them
 for scene in SCENES:
+    if SCENES[scene]["labels"] and not os.path.isfile(data_file(SCENES[scene]["labels"])):
+        raise WorkflowError(
+            f"config: scenes.{scene}.labels: {data_file(SCENES[scene]['labels'])} is no file; draw points or polygons with a"
+            " column 'class' (GeoPackage, GeoJSON, CSV), and give that file; relative paths start from the folder in"
+            " data"
+        )
     if SCENES[scene]["reference"] and not os.path.isfile(reference_files(scene)[0]):
         raise WorkflowError(
             f"config: scenes.{scene}.reference: {reference_files(scene)[0]} is no file; draw points of a map with"
@@ -321,6 +338,7 @@ def scenes_to_check():
                 "scene": scene,
                 "cube": cube | mask_settings(scene),
                 "class_names": class_names(scene),
+                "labels": given["labels"] and data_file(given["labels"]),
                 "ground_truth": truth and truth | {"path": data_files(truth["path"])},
             }
         )

@@ -316,6 +316,14 @@ def warnings_part(warnings: Sequence[str]) -> str:
     return section("warnings", "What you should know", f'<ul class="warnings">{items}</ul>')
 
 
+def notes_part(notes: Sequence[str]) -> str:
+    """What people's own labels changed."""
+    if not notes:
+        return ""
+    lines = (f"{text[:1].upper()}{text[1:]}." for text in notes)
+    return section("given", "What your labels changed", paragraphs(*lines))
+
+
 def accuracy_part(
     metrics: Sequence[Mapping[str, Any]],
     assessed: Sequence[dict[str, Any]],
@@ -750,6 +758,7 @@ def page(
         "legend": legend_rows(names, palette, counts, areas, unit),
         "parts": "".join(
             [
+                notes_part([text for one in notes for text in one.get("notes", [])]),
                 accuracy_part(scores, assessed, dict(zip(names, palette, strict=True))),
                 spectra_part(
                     names, palette, wavelengths, spectra, counts, next(iter(found), None), library
