@@ -105,7 +105,8 @@ def evaluate(
         align: whether to bring labels of another grid to the scene's; without it they are refused.
         given: store of the labels that people gave for the map to learn from: these pixels are left out; null: none.
         map_id: which map it is (scene, run, seed, stage): copied into the metrics.
-        metrics: JSON file to write, everything, also how many reference pixels were left out (`learned_from`), and what reading the ground truth warns of.
+        metrics: JSON file to write, everything, also what reading the ground truth warns of, and where labels were
+            given, `learned_from`: reference pixels that are left out for them.
         class_scores: CSV file to write, a row per class.
         confusion_matrix: CSV file to write, a row per reference class, a column per predicted one.
     """

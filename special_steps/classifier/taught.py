@@ -4,6 +4,7 @@ People label some pixels. Where the pseudo-labels miss a class there, they are n
 pixels tells which of their labels may hide the class, and the spectra tell which pixels of those it takes.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +25,9 @@ from special_steps.classifier.sampling import surest
 
 # Chosen on simulated scenes, the half to choose on, with and without a class that is never found
 # (tests/benchmarks/clicks.py):
-SHARE, ROUNDS = (
-    0.3,
-    3,
-)  # of each class's pixels that stand for it where people labelled none; how often they are chosen
-EXPONENT = 2  # of the spectra's probabilities, beside the pseudo-labels'
+SHARE = 0.3  # of each class's pixels, that stand for it where people labelled none
+ROUNDS = 4  # how often these are chosen
+EXPONENT = 3  # of the spectra's probabilities, beside the pseudo-labels'
 PRIOR = 1  # pixels that the pseudo-labels' own account of a class counts as
 ANYTHING = 0.02  # of that account: they may call it anything
 LEAST = np.float32(1e-3)  # nothing is ruled out by them
@@ -41,10 +40,10 @@ class Taught(NamedTuple):
     ensemble: Ensemble
     called: (
         np.ndarray
-    )  # (class, class) float32: what pseudo-labels call pixels of each class (column)
+    )  # (class, class) float32: what pseudo-labels call pixels of a class, a column
     missed: (
         np.ndarray
-    )  # (class,) float32: share of its given pixels that they miss; 0 for a class without
+    )  # (class,) float32: how little they see it in its given pixels; 0 without any
 
 
 def learn(spectra: np.ndarray, probabilities: np.ndarray, given: np.ndarray) -> Taught:
@@ -59,14 +58,14 @@ def learn(spectra: np.ndarray, probabilities: np.ndarray, given: np.ndarray) -> 
     views = fit_views(spectra)
     joint = project(views, spectra)
     known = given >= 0
-    people = class_moments(joint, given, classes)
+    people = [joint[given == k] for k in range(classes)]
     called = np.eye(classes, dtype=np.float32)
     missed = np.zeros(classes, np.float32)
-    for k in np.flatnonzero(people.counts):
+    for k in np.unique(given[known]):
         said = probabilities[:, given == k]
         prior = PRIOR * ((1 - ANYTHING) * called[:, k] + ANYTHING / classes)
         called[:, k] = (said.sum(1) + prior) / (said.shape[1] + PRIOR)
-        missed[k] = (said.argmax(0) != k).mean()
+        missed[k] = 1 - said[k].mean()
     certain = np.arange(classes)[:, None] == given[known]
     found = probabilities
     for _ in range(ROUNDS):
@@ -87,7 +86,7 @@ def corrected(taught: Taught, spectra: np.ndarray, probabilities: np.ndarray) ->
         probabilities: (class, pixel) float32 of their pseudo-labels.
 
     Returns:
-        (class, pixel) float32; unchanged where all given labels agree with the pseudo-labels.
+        (class, pixel) float32; hardly changed where the pseudo-labels see the given pixels' classes in them.
     """
     joint = project(taught.views, spectra)
     found = _joined(taught.ensemble, taught.called, joint, probabilities)
@@ -95,17 +94,31 @@ def corrected(taught: Taught, spectra: np.ndarray, probabilities: np.ndarray) ->
     return (1 - doubt) * probabilities + doubt * found
 
 
-def _moments(joint: np.ndarray, labels: np.ndarray, people: Moments) -> Moments:
-    """Moments of labels, where classes that people labelled have their mean, and few pixels the pooled covariance."""
-    counts, means, covariances = class_moments(joint, labels, len(people.counts))
+def _moments(joint: np.ndarray, labels: np.ndarray, people: Sequence[np.ndarray]) -> Moments:
+    """Moments of labels, where classes that people labelled have their centre, and few pixels the pooled covariance."""
+    counts, means, covariances = class_moments(joint, labels, len(people))
     many = counts >= 2 * joint.shape[1]
     enough = counts > 1
     pooled = covariances[enough].mean(0) if enough.any() else np.cov(joint.T, bias=True)
-    given = people.counts > 0
-    means[given] = people.means[given]
+    pooled = np.atleast_2d(pooled)
+    given = np.array([len(pixels) > 0 for pixels in people])
+    for k in np.flatnonzero(given):
+        means[k] = _centre(people[k], pooled)
     covariances[given & ~many] = pooled
     # as for many pixels: the ensemble shall not shrink what is pooled already
     return Moments(np.where(given, np.maximum(counts, 1000), counts), means, covariances)
+
+
+def _centre(pixels: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Geometric median of pixels (pixel, component) by Mahalanobis distance: one wrong point of five moves it little."""
+    size = len(covariance)
+    ridge = np.diag(1e-3 * np.diag(covariance) + 1e-9 * (np.trace(covariance) / size or 1.0))
+    white = np.linalg.solve(np.linalg.cholesky(covariance + ridge), pixels.T.astype(np.float64)).T
+    weights = np.full(len(pixels), 1 / len(pixels))
+    for _ in range(20):  # Weiszfeld
+        weights = 1 / np.sqrt(np.square(white - weights @ white).sum(1) + 1e-6)
+        weights /= weights.sum()
+    return weights @ pixels
 
 
 def _joined(
