@@ -353,6 +353,8 @@ def accuracy_part(
         f" {100 * shown['aa']:.1f} % (average accuracy); kappa, which takes away what chance would get right, is"
         f" {shown['kappa']:.2f}."
     )
+    if shown.get("learned_from"):
+        intro += f" Left out: {shown['learned_from']:,} pixels with labels of yours, which the map has learned from."
     meaning = (
         "Producer's accuracy: of what is this class in the ground truth, how much the map finds. User's accuracy: of"
         " what the map calls this class, how much really is this."

@@ -110,7 +110,7 @@ def _moments(joint: np.ndarray, labels: np.ndarray, people: Sequence[np.ndarray]
 
 
 def _centre(pixels: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """Geometric median of pixels (pixel, component) by Mahalanobis distance: one wrong point of five moves it little."""
+    """Geometric median of pixels (pixel, component) by Mahalanobis distance: one wrong of five moves it little."""
     size = len(covariance)
     ridge = np.diag(1e-3 * np.diag(covariance) + 1e-9 * (np.trace(covariance) / size or 1.0))
     white = np.linalg.solve(np.linalg.cholesky(covariance + ridge), pixels.T.astype(np.float64)).T
