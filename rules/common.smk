@@ -243,7 +243,9 @@ def assessments():
 
 # now, not when a job needs them: Snakemake would silently take what an earlier run has made without them
 for scene in SCENES:
-    if SCENES[scene]["labels"] and not os.path.isfile(data_file(SCENES[scene]["labels"])):
+    if SCENES[scene]["labels"] and not os.path.isfile(
+        data_file(SCENES[scene]["labels"])
+    ):
         raise WorkflowError(
             f"config: scenes.{scene}.labels: {data_file(SCENES[scene]['labels'])} is no file; draw points or polygons with a"
             " column 'class' (GeoPackage, GeoJSON, CSV), and give that file; relative paths start from the folder in"

@@ -137,7 +137,10 @@ rule fuse:
         "../envs/special.yaml"
     params:
         maps=lambda w, input: flags(
-            {key: list(map(str, input.get(key, []))) for key in ("maps", "evidence", "given")}
+            {
+                key: list(map(str, input.get(key, [])))
+                for key in ("maps", "evidence", "given")
+            }
             | {"features": next(iter(input.get("features", [])), None)}
         ),
         settings=lambda w: flags(
