@@ -77,6 +77,8 @@ scale_maps = functools.partial(arguments.scale_maps, settings)
 evidence_files = functools.partial(arguments.evidence_files, settings)
 clip_checked = functools.partial(arguments.clip_checked, settings)
 own_spectra = functools.partial(arguments.own_spectra, settings)
+given_labels = functools.partial(arguments.given_labels, settings)
+taught_by = functools.partial(arguments.taught_by, settings)
 
 
 def data_files(paths):
@@ -150,7 +152,7 @@ def witnesses():
         (s, r, f"results/{s}/{r}/witnesses.json")
         for s in SCENES
         for r in RUNS
-        if evidence_files(s, r) and scale_maps(s, r)
+        if (evidence_files(s, r) and scale_maps(s, r)) or given_labels(s)
     ]
     asking = [s for s in SCENES if any(evidence_files(s, r) for r in RUNS)]
     return [(s, None, f"results/{s}/evidence.json") for s in asking] + both
@@ -177,6 +179,14 @@ def assessments():
 
 # now, not when a job needs them: Snakemake would silently take what an earlier run has made without them
 for scene in SCENES:
+    if SCENES[scene]["labels"] and not os.path.isfile(
+        data_file(SCENES[scene]["labels"])
+    ):
+        raise WorkflowError(
+            f"config: scenes.{scene}.labels: {data_file(SCENES[scene]['labels'])} is no file; draw points or polygons with a"
+            " column 'class' (GeoPackage, GeoJSON, CSV), and give that file; relative paths start from the folder in"
+            " data"
+        )
     if SCENES[scene]["reference"] and not os.path.isfile(reference_files(scene)[0]):
         raise WorkflowError(
             f"config: scenes.{scene}.reference: {reference_files(scene)[0]} is no file; draw points of a map with"
@@ -267,6 +277,7 @@ def scenes_to_check():
                 "scene": scene,
                 "cube": cube | mask_settings(scene),
                 "class_names": class_names(scene),
+                "labels": given["labels"] and data_file(given["labels"]),
                 "ground_truth": truth and truth | {"path": data_files(truth["path"])},
             }
         )

@@ -85,12 +85,33 @@ rule evidence:
         " --found {output.found} --table {output.table} {params.settings} &> {log}"
 
 
+rule labels:
+    input:
+        cube="results/{scene}/cube.zarr",
+        file=lambda w: data_file(SCENES[w.scene]["labels"]),
+    output:
+        directory("results/{scene}/labels.zarr"),
+    log:
+        "logs/{scene}/labels.log",
+    benchmark:
+        "benchmarks/{scene}/labels.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        settings=lambda w: flags({"class_names": class_names(w.scene)}),
+        code=digest_of("labels"),
+    shell:
+        "python -m special_steps.labels --cube {input.cube} --file {input.file} --out {output}"
+        " {params.settings} &> {log}"
+
+
 rule fuse:
     input:
         maps=lambda w: scale_maps(w.scene, w.run),
         sidecars=lambda w: label_sidecars(w.scene, w.run),
         evidence=lambda w: evidence_files(w.scene, w.run),
         features=lambda w: clip_checked(w.scene, w.run),
+        given=lambda w: taught_by(w.scene, w.run),
         rgb="results/{scene}/rgb.zarr",
     output:
         pseudo=directory("results/{scene}/{run}/pseudo.zarr"),
@@ -103,7 +124,10 @@ rule fuse:
         "../envs/special.yaml"
     params:
         maps=lambda w, input: flags(
-            {key: list(map(str, input.get(key, []))) for key in ("maps", "evidence")}
+            {
+                key: list(map(str, input.get(key, [])))
+                for key in ("maps", "evidence", "given")
+            }
             | {"features": next(iter(input.get("features", [])), None)}
         ),
         settings=lambda w: flags(arguments.fuse_settings(settings, w.scene, w.run)),

@@ -4,6 +4,7 @@ rule evaluate:
         truth=lambda w: with_sidecars(
             data_files(SCENES[w.scene]["ground_truth"]["path"])
         ),
+        given=lambda w: given_labels(w.scene),
     output:
         metrics="results/{scene}/{run}/{stage}.metrics.json",
         scores="results/{scene}/{run}/{stage}.classes.csv",
@@ -19,6 +20,7 @@ rule evaluate:
             {
                 "map_id": map_id(w.scene, w.run, w.stage),
                 "ground_truth": data_files(SCENES[w.scene]["ground_truth"]["path"]),
+                "given": next(iter(given_labels(w.scene)), None),
             }
             | truth_settings(w.scene)
         ),
@@ -240,6 +242,7 @@ rule assess:
     input:
         classes="results/{scene}/{run}/{folder}map.tif",
         reference=lambda w: reference_files(w.scene),
+        given=lambda w: given_labels(w.scene),
     output:
         scores="results/{scene}/{run}/{folder}assessment.json",
         table="results/{scene}/{run}/{folder}assessment.csv",
@@ -251,7 +254,10 @@ rule assess:
         "../envs/special.yaml"
     params:
         settings=lambda w: flags(
-            {"map_id": map_id(w.scene, w.run, exported(w.run)[w.folder])}
+            {
+                "map_id": map_id(w.scene, w.run, exported(w.run)[w.folder]),
+                "given": next(iter(given_labels(w.scene)), None),
+            }
         ),
         code=digest_of("assess"),
     shell:

@@ -17,7 +17,8 @@ from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.notes import gathered
-from special_steps.io.class_map import ClassMap, read_class_map
+from special_steps.core.store import grid_of, open_store, read_array
+from special_steps.io.class_map import ClassMap, pixels_of, read_class_map
 from special_steps.io.points import read_points
 from special_steps.io.reference_sample import Strata, read_strata, strata_file
 
@@ -226,8 +227,12 @@ class Sample(NamedTuple):
     drawn: int  # points with and without a reference
 
 
-def gather(found: ClassMap, class_map: Path, points: Path, strata: Path | None) -> Sample:
+def gather(
+    found: ClassMap, class_map: Path, points: Path, strata: Path | None, given: Path | None = None
+) -> Sample:
     """Read the points, put them on the map, and find out how they were drawn.
+
+    Points on pixels whose label the map has learned from (`given`) are left out: they say nothing about the others.
 
     Raises:
         UserError: for all that makes estimates wrong; see the messages.
@@ -266,7 +271,18 @@ def gather(found: ClassMap, class_map: Path, points: Path, strata: Path | None) 
         where = {i: n for n, i in enumerate(plan.ids)}
         _check_places(plan, where, ids, pixel, found, points)
         drawn = len(plan.ids)
+    if given is not None:
+        learned = _learned(given, read.x, read.y)
+        count = int((learned & (reference >= 0))[kept].sum())
+        kept, drawn = kept[~learned[kept]], drawn - int(learned[kept].sum())
+        if count:
+            log.warning(
+                "%s: %d points lie on pixels whose label was given for the map to learn from, and are left out",
+                points, count,
+            )  # fmt: skip
     kept = kept[reference[kept] >= 0]
+    if not len(kept):
+        raise UserError(f"{points}: no point with a reference is left; fill more of them")
     if len(kept) < drawn:
         log.warning(
             "%s: %d of %d points have no reference and are left out; estimates suppose that they are as the others",
@@ -301,6 +317,14 @@ def gather(found: ClassMap, class_map: Path, points: Path, strata: Path | None) 
             )
             design = "stratified afterwards; supposes a simple random sample"
     return Sample(stratum, mapped, reference[kept], names, sizes, own, design, drawn)
+
+
+def _learned(given: Path, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(point,) bool, which points lie on labelled pixels; the map may lie on another grid than the scene."""
+    store = open_store(given, labels=("y", "x"))
+    labels = read_array(store, "labels")
+    rows, columns = pixels_of(grid_of(store), labels.shape, x, y)
+    return (labels[rows, columns] > 0) & (rows >= 0)
 
 
 def _without_doubles(
@@ -499,6 +523,7 @@ def assess(
     scores: Path | None = None,
     table: Path | None = None,
     map_id: dict[str, Any] | None = None,
+    given: Path | None = None,
 ) -> None:
     """Estimate a map's accuracies and its classes' areas, with 95 % intervals, from points that people have filled.
 
@@ -509,10 +534,11 @@ def assess(
         scores: JSON file to write, everything, also warnings; without it, NAME.assessment.json in the present folder
         table: CSV file to write, a row per class; without it, NAME.assessment.csv in the present folder
         map_id: which map it is, such as '{"scene": "demo", "run": "hsi"}': copied into the JSON file
+        given: the scene's labels.zarr, where the map has learned from labels: points on them are left out
     """
     with gathered() as told:
         found = read_class_map(class_map)
-        sample = gather(found, class_map, points, strata)
+        sample = gather(found, class_map, points, strata, given)
         estimates = describe(sample, found)
     result = (map_id or {}) | {"map": str(class_map), "points": str(points)} | estimates
     result["warnings"] = told

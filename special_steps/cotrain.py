@@ -31,7 +31,7 @@ from special_steps.classifier.sampling import agreement_set, surest
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
-from special_steps.core.prediction import margins, write_prediction_strips
+from special_steps.core.prediction import given_labels, margins, write_prediction_strips
 from special_steps.core.store import (
     array_of,
     class_names,
@@ -69,10 +69,11 @@ def _refitted(
     found: np.ndarray,
     pseudo: np.ndarray,
     schedule: Sequence[tuple[Member, ...]],
+    certain: np.ndarray | None,
 ) -> tuple[Ensemble, np.ndarray]:
     """Learn from the pixels in agreement, again and again: the last ensemble, and what it finds."""
     for members in schedule:
-        agreed = agreement_set(pseudo, found.argmax(0), margins(found))
+        agreed = agreement_set(pseudo, found.argmax(0), margins(found), certain)
         moments = class_moments(joint, agreed, len(found))
         ensemble = fit_ensemble(moments, views, members)
         found = apply_ensemble(ensemble, joint)
@@ -80,7 +81,11 @@ def _refitted(
 
 
 def cotrained(
-    spectra: np.ndarray, probabilities: np.ndarray, *, informed: bool = False
+    spectra: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    informed: bool = False,
+    certain: np.ndarray | None = None,
 ) -> Cotrained:
     """Correct noisy class probabilities by the spectra.
 
@@ -91,6 +96,7 @@ def cotrained(
         spectra: (pixel, band) float32 in [0, 1], pixels with data.
         probabilities: (class, pixel) float32 of the pseudo-labels, columns sum to 1.
         informed: whether the spectral library had a say in them.
+        certain: (pixel,) bool, where people gave the label.
     """
     views = fit_views(spectra)
     joint = project(views, spectra)
@@ -99,14 +105,13 @@ def cotrained(
         return Cotrained(views, (), probabilities, "none", 1.0)
     positive = normalised(probabilities + np.float32(1e-6))
     first = class_moments(joint, surest(positive, FIRST), len(positive))
-    from_labels, found = _refitted(
-        joint, views, apply_ensemble(fit_ensemble(first, views, LINEAR), joint), pseudo, FROM_LABELS
-    )
+    by_labels = apply_ensemble(fit_ensemble(first, views, LINEAR), joint)
+    from_labels, found = _refitted(joint, views, by_labels, pseudo, FROM_LABELS, certain)
     if informed:
         kept = float((found.argmax(0) == pseudo).mean())
         return Cotrained(views, (from_labels,), found, "agreement", kept)
     anchored_ensemble, by_anchor = anchored(joint, views, positive)
-    from_anchored, found_too = _refitted(joint, views, by_anchor, pseudo, FROM_ANCHORED)
+    from_anchored, found_too = _refitted(joint, views, by_anchor, pseudo, FROM_ANCHORED, certain)
     agreement = (found + found_too) / 2
     kept = float((by_anchor.argmax(0) == pseudo).mean())
     if (agreement.argmax(0) == pseudo).mean() - kept >= ASTRAY:
@@ -184,12 +189,16 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
     labelled = open_store(pseudo, probabilities=("class", "y", "x"))
     bands, labels = array_of(prepared, "features"), array_of(labelled, "probabilities")
     nodata, names = read_array(prepared, "nodata"), class_names(labelled)
+    given = given_labels(labelled)
     if nodata.all():
         raise UserError(f"{features}: no pixel has data; look at the scene and its no-data value")
     provenance: Any = labelled.attrs["provenance"]
     informed = provenance["settings"].get("informed", False)
-    spectra, sample = read_pixels([bands, labels], nodata, SAMPLE)
-    learned = cotrained(np.ascontiguousarray(spectra.T), sample, informed=informed)
+    marked = None if given is None else given > 0
+    arrays = [bands, labels] + ([] if marked is None else [marked[None]])
+    spectra, sample, *marks = read_pixels(arrays, nodata, SAMPLE, marked)
+    certain = marks[0][0] if marks else None
+    learned = cotrained(np.ascontiguousarray(spectra.T), sample, informed=informed, certain=certain)
     del spectra, sample
     log.info("learned from %d pixels: %s", learned.probabilities.shape[1], learned.way)
     pairs = np.zeros((len(names), len(names)), np.int64)
@@ -198,14 +207,14 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
         for rows in tile_rows(len(nodata)):
             valid = ~nodata[rows]
             found = np.asarray(labels[:, rows])
-            given = found[:, valid].argmax(0)
+            before = found[:, valid].argmax(0)
             if learned.ensembles and valid.any():
                 spectra = np.asarray(bands[:, rows])
                 for y in range(0, len(valid), 16):
                     few, mask = slice(y, y + 16), valid[y : y + 16]
                     if mask.any():
                         found[:, few][:, mask] = predict(learned, spectra[:, few][:, mask].T)
-            np.add.at(pairs, (given, found[:, valid].argmax(0)), 1)
+            np.add.at(pairs, (before, found[:, valid].argmax(0)), 1)
             yield found, ~valid
 
     write_prediction_strips(
@@ -217,6 +226,7 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
         inputs=[features, pseudo],
         class_names=names,
         grid=grid_of(prepared),
+        given=given,
     )
     told = diagnose(learned, pairs, names)
     for warning in told["warnings"]:

@@ -85,6 +85,7 @@ def evaluate(
     unlabelled: list[int],
     colours: bool,
     align: bool,
+    given: Path | None,
     map_id: dict[str, Any],
     metrics: Path,
     class_scores: Path,
@@ -102,8 +103,10 @@ def evaluate(
         unlabelled: labels that mean "no reference here".
         colours: whether the file is a picture, and labels are its colours, 0xRRGGBB.
         align: whether to bring labels of another grid to the scene's; without it they are refused.
+        given: store of the labels that people gave for the map to learn from: these pixels are left out; null: none.
         map_id: which map it is (scene, run, seed, stage): copied into the metrics.
-        metrics: JSON file to write, everything, also what reading the ground truth warns of.
+        metrics: JSON file to write, everything, also what reading the ground truth warns of, and where labels were
+            given, `learned_from`: reference pixels that are left out for them.
         class_scores: CSV file to write, a row per class.
         confusion_matrix: CSV file to write, a row per reference class, a column per predicted one.
     """
@@ -124,8 +127,13 @@ def evaluate(
             scene_shape=predicted.shape,
             scene_grid=grid_of(store),
         )
+    learned = {}
+    if given is not None:
+        marked = read_array(open_store(given, labels=("y", "x")), "labels") > 0
+        learned = {"learned_from": int((marked & (reference > 0) & (predicted > 0)).sum())}
+        reference = np.where(marked, np.uint8(0), reference)
     try:
-        found = map_id | scores(predicted, reference, names) | {"warnings": told}
+        found = map_id | scores(predicted, reference, names) | learned | {"warnings": told}
     except UserError as error:
         raise UserError(f"{ground_truth[0]}: {error}") from error
     with atomic_write(metrics) as file:

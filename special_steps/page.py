@@ -316,6 +316,14 @@ def warnings_part(warnings: Sequence[str]) -> str:
     return section("warnings", "What you should know", f'<ul class="warnings">{items}</ul>')
 
 
+def notes_part(notes: Sequence[str]) -> str:
+    """What people's own labels changed."""
+    if not notes:
+        return ""
+    lines = (f"{text[:1].upper()}{text[1:]}." for text in notes)
+    return section("given", "What your labels changed", paragraphs(*lines))
+
+
 def accuracy_part(
     metrics: Sequence[Mapping[str, Any]],
     assessed: Sequence[dict[str, Any]],
@@ -345,6 +353,8 @@ def accuracy_part(
         f" {100 * shown['aa']:.1f} % (average accuracy); kappa, which takes away what chance would get right, is"
         f" {shown['kappa']:.2f}."
     )
+    if shown.get("learned_from"):
+        intro += f" Left out: {shown['learned_from']:,} pixels with labels of yours, which the map has learned from."
     meaning = (
         "Producer's accuracy: of what is this class in the ground truth, how much the map finds. User's accuracy: of"
         " what the map calls this class, how much really is this."
@@ -750,6 +760,7 @@ def page(
         "legend": legend_rows(names, palette, counts, areas, unit),
         "parts": "".join(
             [
+                notes_part([text for one in notes for text in one.get("notes", [])]),
                 accuracy_part(scores, assessed, dict(zip(names, palette, strict=True))),
                 spectra_part(
                     names, palette, wavelengths, spectra, counts, next(iter(found), None), library

@@ -54,7 +54,7 @@ def told(known: list[dict[str, Any]]) -> list[str]:
 
     Args:
         known: of each scene or run: scene, run (None: of all runs), warnings; and where two were compared, agreement
-            (a share) and between (which two).
+            (a share) and between (which two); and notes, neutral sentences.
     """
     lines = []
     for found in known:
@@ -63,6 +63,7 @@ def told(known: list[dict[str, Any]]) -> list[str]:
             lines.append(
                 f"{where}: {found['between']} agree on {found['agreement']:.1%} of the pixels."
             )
+        lines += [f"{where}: {text}." for text in found.get("notes", [])]
         lines += [f"{where}: warning: {' '.join(text.split())}" for text in found["warnings"]]
     return lines
 

@@ -33,6 +33,7 @@ from special_steps.fuse import fuse
 from special_steps.ingest import ingest, ingest_source
 from special_steps.io.array_xarray import WHERE, source_of
 from special_steps.io.source import is_archive
+from special_steps.labels import labels
 from special_steps.materials.words import check_overrides
 from special_steps.rgb import rgb
 from special_steps.text import text
@@ -189,11 +190,17 @@ def _map(scene: Path, loaded: dict[str, Any]) -> Path:
         options = dict(zip(("out", "found"), library, strict=True))
         options |= arguments.evidence_settings(loaded, SCENE)
         _as_job(evidence, cube=cube, table=scene / "evidence.csv", **options)
+    given = [top / path for path in arguments.taught_by(loaded, SCENE, RUN)]
+    if given:
+        options = arguments.fuse_settings(loaded, SCENE, RUN)
+        file = Path(arguments.data_file(loaded, loaded["scenes"][SCENE]["labels"]))
+        _as_job(labels, cube=cube, file=file, out=given[0], class_names=options["class_names"])
     labelled, learned = own / "pseudo.zarr", own / "cotrain.zarr"
     _as_job(
         fuse,
         maps=maps,
         evidence=library,
+        given=given,
         features=checked[0] if checked else None,
         rgb=image,
         out=labelled,

@@ -111,6 +111,18 @@ def clip_checked(settings: Settings, scene: str, run: str) -> list[str]:
     return [f"results/{scene}/features-hsi.zarr"] if asked and not given["pseudo_labels"] else []
 
 
+def given_labels(settings: Settings, scene: str) -> list[str]:
+    """Labels that people gave, on the scene's grid; nothing where they gave none."""
+    return [f"results/{scene}/labels.zarr"] if settings["scenes"][scene]["labels"] else []
+
+
+def taught_by(settings: Settings, scene: str, run: str) -> list[str]:
+    """These, and the spectra of which they speak."""
+    given = given_labels(settings, scene)
+    features = f"results/{scene}/features-{settings['runs'][run]['input']}.zarr"
+    return [*given, features] if given else []
+
+
 def fuse_settings(settings: Settings, scene: str, run: str) -> Settings:
     """Options of fuse, besides what it reads."""
     own = settings["runs"][run]["pseudo_labels"]

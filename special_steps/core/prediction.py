@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from special_steps.core.store import (
     Grid,
     create_array,
     new_store,
+    read_array,
     tile_rows,
     write_names,
 )
@@ -57,6 +59,11 @@ def labels(probabilities: np.ndarray, nodata: np.ndarray) -> np.ndarray:
     return best
 
 
+def given_labels(store: zarr.Group) -> np.ndarray | None:
+    """(y, x) uint8 labels that people gave, 0 for none, as a store of class probabilities keeps them; None without."""
+    return read_array(store, "given") if "given" in store else None
+
+
 def write_prediction(
     out: Path,
     probabilities: np.ndarray,
@@ -67,6 +74,7 @@ def write_prediction(
     inputs: Sequence[Path],
     class_names: Sequence[str],
     grid: Grid,
+    given: np.ndarray | None = None,
 ) -> None:
     """Write a store of `probabilities`, `labels`, `margin` and `nodata`; zeros where no data.
 
@@ -77,6 +85,8 @@ def write_prediction(
         step: what made them; settings and inputs as in new_store.
         class_names: the classes, in order.
         grid: where the pixels lie.
+        given: (y, x) uint8 labels that people gave, 0 for none: certain whatever the probabilities say, and kept in
+            the store as `given` for the steps that follow.
     """
     write_prediction_strips(
         out,
@@ -87,6 +97,7 @@ def write_prediction(
         inputs=inputs,
         class_names=class_names,
         grid=grid,
+        given=given,
     )
 
 
@@ -100,6 +111,7 @@ def write_prediction_strips(
     inputs: Sequence[Path],
     class_names: Sequence[str],
     grid: Grid,
+    given: np.ndarray | None = None,
 ) -> None:
     """The same store as write_prediction's, from strips of rows: memory does not grow with the scene's height.
 
@@ -111,6 +123,7 @@ def write_prediction_strips(
         step: what made them; settings and inputs as in new_store.
         class_names: the classes, in order.
         grid: where the pixels lie.
+        given: as in write_prediction.
 
     Raises:
         ValueError: when the strips do not fill the scene.
@@ -123,13 +136,18 @@ def write_prediction_strips(
         best = create_array(group, "labels", shape, ("y", "x"), "uint8")
         margin = create_array(group, "margin", shape, ("y", "x"))
         missing = create_array(group, "nodata", shape, ("y", "x"), "bool")
+        if given is not None:
+            create_array(group, "given", shape, ("y", "x"), "uint8")[:] = given
         y = 0
         for part, nodata in strips:
             part = part.astype(np.float32, copy=True)
+            rows = slice(y, y + len(nodata))
+            if given is not None:
+                certain = given[rows] > 0
+                part[:, certain] = np.arange(1, len(part) + 1)[:, None] == given[rows][certain]
             part_margin = margins(part)
             part[:, nodata] = 0
             part_margin[nodata] = 0
-            rows = slice(y, y + len(nodata))
             probabilities[:, rows] = part
             best[rows] = labels(part, nodata)
             margin[rows] = part_margin

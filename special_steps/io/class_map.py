@@ -48,17 +48,30 @@ class ClassMap(NamedTuple):
 
     def pixels(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the pixels that hold places, (place,) int64; -1, -1 outside of the map."""
-        from affine import Affine
+        return pixels_of(self.grid, self.labels.shape, x, y)
 
-        back = ~Affine(*(self.grid.transform or (1, 0, 0, 0, -1, 0)))
-        columns = np.floor(back.a * x + back.b * y + back.c)
-        rows = np.floor(back.d * x + back.e * y + back.f)
-        height, width = self.labels.shape
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        return (
-            np.where(inside, rows, -1).astype(np.int64),
-            np.where(inside, columns, -1).astype(np.int64),
-        )
+
+def pixels_of(
+    grid: Grid, shape: tuple[int, ...], x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels that hold places, (place,) int64; -1, -1 outside.
+
+    Args:
+        grid: of the scene or map; without a transform as in `ClassMap.places`.
+        shape: y and x of the scene or map.
+        x: (place,) in its CRS.
+        y: the same.
+    """
+    from affine import Affine
+
+    back = ~Affine(*(grid.transform or (1, 0, 0, 0, -1, 0)))
+    columns = np.floor(back.a * x + back.b * y + back.c)
+    rows = np.floor(back.d * x + back.e * y + back.f)
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    return (
+        np.where(inside, rows, -1).astype(np.int64),
+        np.where(inside, columns, -1).astype(np.int64),
+    )
 
 
 def read_class_map(path: Path) -> ClassMap:

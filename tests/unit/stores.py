@@ -15,6 +15,7 @@ DIMS = {
     "features": ("band", "y", "x"),
     "probabilities": ("class", "y", "x"),
     "nodata": ("y", "x"),
+    "labels": ("y", "x"),
     "band": ("band",),
     "good_band": ("band",),
 }

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from class_maps import NAMES, some_labels, write_map
+from stores import make_store
 
 from special_steps.assess import as_classes, assess, estimate
 from special_steps.core.errors import UserError
+from special_steps.core.store import Grid
 from special_steps.io.class_map import read_class_map
 from special_steps.io.points import read_points
 from special_steps.reference_points import allocate, reference_points
@@ -372,3 +374,26 @@ def test_strata_that_are_damaged_or_elsewhere(sample, tmp_path):
         assess(*sample)
     with pytest.raises(UserError, match="no such file"):
         assess(*sample, strata=tmp_path / "none.csv")
+
+
+def test_points_on_pixels_that_were_learned_from_never_count(sample, tmp_path):
+    """Also where the map was exported on another grid than the scene's: here, rows from south to north."""
+    class_map, points = sample
+    found = read_class_map(class_map)
+    rows = read_rows(points)
+    x, y = (np.array([float(row[k]) for row in rows[:7]]) for k in "xy")
+    marked = np.zeros(found.labels.shape, np.uint8)
+    marked[found.pixels(x, y)] = 1
+    a, b, c, d, e, f = found.grid.transform
+    grid = Grid(found.grid.crs, (a, b, c, d, -e, f + e * len(marked)))
+    given = make_store(tmp_path / "labels.zarr", grid, labels=np.ascontiguousarray(marked[::-1]))
+    assess(class_map, points, given=given)
+    told = json.loads(Path("r.assessment.json").read_text())
+    assert told["interpreted"] == told["drawn"] == len(rows) - 7
+    (warning,) = told["warnings"]
+    assert "7 points lie on pixels whose label was given" in warning
+    write_rows(tmp_path / "few.csv", rows[7:])
+    assess(class_map, tmp_path / "few.csv", strata=points.with_name("r.strata.csv"))
+    less = json.loads(Path("few.assessment.json").read_text())
+    assert less["overall_accuracy"] == told["overall_accuracy"]
+    assert less["error_matrix"] == told["error_matrix"]

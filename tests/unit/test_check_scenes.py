@@ -118,3 +118,12 @@ def test_command_line(tmp_path):
     assert wrong.returncode == 1 and "Trace" not in wrong.stderr
     assert "labels 3, 5" in errors[0] and "labels 3, 6" in errors[1] and len(errors) == 2
     assert "warning: " in wrong.stderr and "4 ('water') of ground_truth.labels" in wrong.stderr
+
+
+def test_labels_that_people_give_are_checked_first(tmp_path):
+    right = settings(tmp_path)
+    (tmp_path / "mine.csv").write_text("x,y,class\n1.5,-0.5,tree\n")
+    assert check(tmp_path, right | {"labels": str(tmp_path / "mine.csv")}) == []
+    (tmp_path / "mine.csv").write_text("x,y,class\n1.5,-0.5,tre\n")
+    (told,) = check(tmp_path, right | {"labels": str(tmp_path / "mine.csv")})
+    assert "mine.csv" in told and "did you mean 'tree'" in told

@@ -8,7 +8,8 @@ from stores import make_prediction, make_store
 
 from special_steps import cotrain as module
 from special_steps.core.errors import UserError
-from special_steps.core.store import class_names, open_store, read_array
+from special_steps.core.prediction import given_labels, write_prediction
+from special_steps.core.store import UNKNOWN, class_names, open_store, read_array
 from special_steps.cotrain import cotrain, cotrained, predict
 
 
@@ -202,3 +203,35 @@ def test_a_scene_without_data_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no pixel has data"):
         cotrain(features=features, pseudo=pseudo, out=tmp_path / "o", diagnosis=tmp_path / "d")
     assert not (tmp_path / "o").exists()
+
+
+# --- labels that people give ----------------------------------------------------------------------
+
+
+def test_given_labels_are_learned_and_never_overruled(tmp_path, monkeypatch):
+    """Five pixels of a class that no other pseudo-label names; also where only some pixels are learned from."""
+    spectra, probabilities, truth = scene(pixels=1200, wrong=0.1)
+    probabilities[2] = 1e-6
+    marked = np.flatnonzero(truth == 2)[::40][:5]
+    given = np.zeros(1200, np.uint8)
+    given[marked] = 3
+    given[0] = (truth[0] + 1) % 3 + 1  # what the spectra say is another class
+    features = make_store(
+        tmp_path / "f.zarr",
+        features=spectra.T.reshape(-1, 30, 40),
+        nodata=np.zeros((30, 40), bool),
+    )
+    pseudo = tmp_path / "p.zarr"
+    write_prediction(
+        pseudo, probabilities.reshape(3, 30, 40), np.zeros((30, 40), bool), step="fuse",
+        settings={"informed": True}, inputs=[], class_names=["a", "b", "c"], grid=UNKNOWN,
+        given=given.reshape(30, 40),
+    )  # fmt: skip
+    for most in (100_000, 700):
+        monkeypatch.setattr(module, "SAMPLE", most)
+        cotrain(features=features, pseudo=pseudo, out=tmp_path / "c.zarr", diagnosis=tmp_path / "d")
+        store = open_store(tmp_path / "c.zarr")
+        labels = read_array(store, "labels").ravel()
+        assert (labels[given > 0] == given[given > 0]).all()
+        assert (labels == 3)[truth == 2].mean() > 0.9
+        np.testing.assert_array_equal(given_labels(store).ravel(), given)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from stores import make_prediction, one_hot
+from stores import make_prediction, make_store, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.evaluate import evaluate, scores
@@ -22,6 +22,7 @@ SETTINGS = {
     "unlabelled": [0],
     "colours": False,
     "align": False,
+    "given": None,
 }
 
 
@@ -155,7 +156,7 @@ def files_of(tmp_path, truth, predicted, names=NAMES, nodata=None):
 
 def test_the_options_are_those_of_the_rule():
     wanted = (
-        "prediction ground_truth variable axes shape labels unlabelled colours align map_id metrics"
+        "prediction ground_truth variable axes shape labels unlabelled colours align given map_id metrics"
         " class_scores confusion_matrix"
     )
     assert set(inspect.signature(evaluate).parameters) == set(wanted.split())
@@ -226,6 +227,18 @@ def test_masked_pixels_of_the_scene_are_not_counted(tmp_path):
     found = json.loads(run(tmp_path, *files, labels={"a": 1, "b": 2})[0])
     assert found["pixels"] == 2
     assert found["oa"] == 0.5
+
+
+def test_pixels_that_were_learned_from_never_evaluate(tmp_path):
+    """The one that is right by its given label and one that no truth speaks of; what is left is wrong by half."""
+    files = files_of(tmp_path, np.array([[1, 2, 2, 0]]), np.array([[1, 2, 1, 1]]))
+    given = make_store(tmp_path / "labels.zarr", labels=np.array([[1, 0, 0, 1]], np.uint8))
+    found = json.loads(run(tmp_path, *files, labels={"a": 1, "b": 2}, given=given)[0])
+    assert found["learned_from"] == 1
+    assert found["pixels"] == 2
+    assert found["oa"] == 0.5
+    without = json.loads(run(tmp_path, *files, labels={"a": 1, "b": 2})[0])
+    assert without["pixels"] == 3 and "learned_from" not in without
 
 
 # --- real maps ------------------------------------------------------------------------------------

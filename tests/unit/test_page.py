@@ -294,6 +294,13 @@ def test_warnings_are_said_once_with_the_scene(scene):
     assert "There are 2 things to know first" in page.said
 
 
+def test_what_given_labels_changed_is_no_warning(scene):
+    told = scene.file("witnesses.json", {"warnings": [], "notes": ["labels of 5 pixels: <roof>"]})
+    page = Text(scene.write(told=[told]))
+    assert "What your labels changed" in page.said and "Labels of 5 pixels: <roof>." in page.said
+    assert 'href="#warnings"' not in scene.write(told=[told])
+
+
 def test_without_warnings_none_is_promised(scene):
     assert 'href="#warnings"' not in scene.write()
 

@@ -333,3 +333,11 @@ def test_accuracy_by_reference_points(tmp_path):
     found |= {"seed": 1, "unit": "pixels"}
     text = made(tmp_path, rows=(), assessments=[found])["markdown"].read_text()
     assert "field, hsi, seed 1:" in text and "| 12345 (10000 to 15000) | 20000 |" in text
+
+
+def test_what_given_labels_changed_is_told(tmp_path):
+    note = "labels of 5 pixels of 1 class were given: 'water' had no pseudo-label and now has 1,234"
+    found = {"between": None, "agreement": None, "classes": [], "warnings": [], "notes": [note]}
+    out = made(tmp_path, witnesses=[("run-0", found)])
+    assert f"- field, run-0: {note}.\n" in out["markdown"].read_text()
+    assert f"field, run-0: {note}." in entities.unescape(out["html"].read_text())

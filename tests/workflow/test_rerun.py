@@ -142,6 +142,7 @@ SETTINGS = {
         changed("evidence", value="none"),
         changed("runs", "hsi", "clip", value="none"),
         changed("runs", "labels", "evidence", value="library"),
+        changed(*DEMO, "labels", value=str(ROOT / "README.md")),  # any file: nothing is run
     ],
     "features": [
         changed("features", "stretch", value=[1, 99]),
