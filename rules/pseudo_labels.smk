@@ -108,6 +108,8 @@ rule fuse:
     output:
         pseudo=directory("results/{scene}/{run}/pseudo.zarr"),
         witnesses="results/{scene}/{run}/witnesses.json",
+    wildcard_constraints:
+        scene="|".join(SCENES),
     log:
         "logs/{scene}/{run}/fuse.log",
     benchmark:

@@ -31,7 +31,7 @@ rule evaluate:
 
 rule export:
     input:
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         rgb="results/{scene}/rgb.zarr",
     output:
         classes="results/{scene}/{run}/{folder}map.tif",
@@ -44,7 +44,7 @@ rule export:
             caption="../workflow/report/map.rst",
             category="Maps",
             subcategory="{scene}",
-            labels=lambda w: {"run": w.run, "map": exported(w.run)[w.folder]},
+            labels=lambda w: {"run": w.run, "map": exported(w.scene, w.run)[w.folder]},
         ),
     log:
         "logs/{scene}/{run}/{folder}export.log",
@@ -56,7 +56,7 @@ rule export:
         settings=lambda w: flags(
             {
                 "colours": SCENES[w.scene]["colours"],
-                "networks": networks_asked(w.run, w.folder),
+                "networks": networks_asked(w.scene, w.run, w.folder),
                 "north_up": settings["export"]["north_up"],
             }
         ),
@@ -70,7 +70,7 @@ rule export:
 
 rule disagreement:
     input:
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)['']}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)['']}.zarr",
         networks=lambda w: voting(w.scene, w.run),
     output:
         "results/{scene}/{run}/disagreement.tif",
@@ -120,7 +120,7 @@ rule polygons:
 rule stac:
     input:
         files=lambda w: bundle(w.scene, w.run, w.folder),
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         cube="results/{scene}/cube.zarr",
         model=lambda w: read_models(w.scene, w.run),
     output:
@@ -150,7 +150,7 @@ rule page:
     input:
         cube="results/{scene}/cube.zarr",
         rgb="results/{scene}/rgb.zarr",
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         seeds=lambda w: page_inputs(w.scene, w.run, w.folder)["seeds"],
         evidence=lambda w: page_inputs(w.scene, w.run, w.folder)["evidence"],
         told=lambda w: page_inputs(w.scene, w.run, w.folder)["told"],
@@ -173,7 +173,7 @@ rule page:
         settings=lambda w: flags(
             page_inputs(w.scene, w.run, w.folder)
             | {
-                "map_id": map_id(w.scene, w.run, exported(w.run)[w.folder]),
+                "map_id": map_id(w.scene, w.run, exported(w.scene, w.run)[w.folder]),
                 "colours": SCENES[w.scene]["colours"],
                 "config": config_of(settings, w.scene, w.run),
             }
@@ -251,7 +251,7 @@ rule assess:
         "../envs/special.yaml"
     params:
         settings=lambda w: flags(
-            {"map_id": map_id(w.scene, w.run, exported(w.run)[w.folder])}
+            {"map_id": map_id(w.scene, w.run, exported(w.scene, w.run)[w.folder])}
         ),
         code=digest_of("assess"),
     shell:
