@@ -71,9 +71,9 @@ def band_weights(
 ) -> np.ndarray:
     """How much of each band of one sensor makes a band of another one.
 
-    A band at the same place is taken as it is. Else values are interpolated between the two neighbours, or, where
-    bands are at most half as far apart as the wanted one is wide, averaged with the weights of a Gaussian of the width
-    that is missing.
+    A band at the same place is taken as it is, and so is the last one before a gap, up to half a band from it. Else
+    values are interpolated between the two neighbours, or, where bands are at most half as far apart as the wanted one
+    is wide, averaged with the weights of a Gaussian of the width that is missing.
 
     Args:
         wanted: (wanted band,) centres in nm, increasing.
@@ -99,14 +99,13 @@ def band_weights(
             weights[i, nearest] = 1
             continue
         right = int(np.searchsorted(given, nm))
-        if not 0 < right < len(given):
-            if abs(given[nearest] - nm) > spacing[nearest] / 2:
+        inside = 0 < right < len(given)
+        gap = given[right] - given[right - 1] if inside else np.inf
+        if gap > widest:  # beside a range of bands
+            if abs(given[nearest] - nm) > 0.51 * spacing[nearest]:
                 missing.append(i)
             weights[i, nearest] = 1
             continue
-        gap = given[right] - given[right - 1]
-        if gap > widest:
-            missing.append(i)
         if 2 * gap <= width[i] and own[nearest] < width[i]:
             near = np.abs(given - nm) <= width[i]
             lacking = width[i] ** 2 - own[near] ** 2

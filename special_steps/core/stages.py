@@ -8,4 +8,6 @@ STAGES = {
     "warmup": "after the published method's warm-up",
     "final": "the last epoch of its refinement",
     "baseline": "a simple method",
+    "applied-cotrain": "what co-training learned on another scene, applied to this one",
+    "applied": "what another scene's run learned, applied to this one",
 }
