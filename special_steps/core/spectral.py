@@ -71,9 +71,9 @@ def band_weights(
 ) -> np.ndarray:
     """How much of each band of one sensor makes a band of another one.
 
-    A band at the same place is taken as it is, and so is the last one before a gap, up to half a band from it. Else
-    values are interpolated between the two neighbours, or, where bands are at most half as far apart as the wanted one
-    is wide, averaged with the weights of a Gaussian of the width that is missing.
+    Bands at most half as wide as the wanted one are averaged with the weights of a Gaussian of the width that is
+    missing. Else a band at the same place is taken as it is, and so is the last one before a gap, up to half a band
+    from it; other values are interpolated between the two neighbours.
 
     Args:
         wanted: (wanted band,) centres in nm, increasing.
@@ -89,13 +89,16 @@ def band_weights(
         UserError: for wanted bands that lie in a gap of the given ones, or outside.
     """
     apart, spacing = _nearest_distances(wanted), _nearest_distances(given)
+    if wanted_fwhm is None or given_fwhm is None:  # widths of one kind are compared
+        wanted_fwhm = given_fwhm = None
     width, own = _widths(wanted_fwhm, apart), _widths(given_fwhm, spacing)
     widest = min(WIDEST, DEAD * float(max(np.median(apart), np.median(spacing))))
     weights = np.zeros((len(wanted), len(given)), np.float32)
     missing = []
     for i, nm in enumerate(wanted):
         nearest = int(np.abs(given - nm).argmin())
-        if abs(given[nearest] - nm) <= SAME * min(apart[i], spacing[nearest]):
+        finer = 2 * own[nearest] <= width[i]
+        if not finer and abs(given[nearest] - nm) <= SAME * min(apart[i], spacing[nearest]):
             weights[i, nearest] = 1
             continue
         right = int(np.searchsorted(given, nm))
@@ -106,10 +109,10 @@ def band_weights(
                 missing.append(i)
             weights[i, nearest] = 1
             continue
-        if 2 * gap <= width[i] and own[nearest] < width[i]:
+        if finer:
             near = np.abs(given - nm) <= width[i]
-            lacking = width[i] ** 2 - own[near] ** 2
-            shape = np.exp(-4 * np.log(2) * (given[near] - nm) ** 2 / np.maximum(lacking, 1e-9))
+            lacking = np.maximum(width[i] ** 2 - own[near] ** 2, own[near] ** 2)
+            shape = np.exp(-4 * np.log(2) * (given[near] - nm) ** 2 / lacking)
             weights[i, near] = shape / shape.sum()
             continue
         share = (nm - given[right - 1]) / gap

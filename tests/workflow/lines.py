@@ -7,7 +7,8 @@ import rasterio
 from rasterio.windows import Window
 
 from special_steps.demo import header_fields
-from special_steps.io.envi_header import envi_list, numbers_in, read_envi_header, write_envi
+from special_steps.io.envi_header import envi_list, write_envi
+from special_steps.simulated_scene.sensor import WAVELENGTHS, bad_bands
 
 LABELS = {"water": 1, "trees": 2, "grass": 3, "bare soil": 4, "asphalt": 5, "roof": 6}
 PIXEL = 2  # m
@@ -37,9 +38,7 @@ def cut_line(demo: Path, out: Path, rows: slice, nm: np.ndarray | None = None) -
     fields = dict(header_fields())
     fields["map info"] = f"{{UTM, 1, 1, {left}, {top}, {PIXEL}, {PIXEL}, 33, North, WGS-84}}"
     if nm is not None:
-        header = read_envi_header(demo / "scene.hdr")
-        own, good = (np.array(numbers_in(header[key])) for key in ("wavelength", "bbl"))
-        own, cube = own[good > 0], cube[good > 0]
+        own, cube = WAVELENGTHS[~bad_bands()], cube[~bad_bands()]
         empty = (cube == -9999).any(0)
         place = np.interp(nm, own, np.arange(len(own)))
         first = np.minimum(place.astype(int), len(own) - 2)
@@ -58,3 +57,14 @@ def line(name: str, **settings) -> dict:
     """A scene of the config for such a line, with ground truth."""
     truth = {"path": f"{name}.tif", "labels": LABELS}
     return {"cube": {"path": f"{name}.hdr"}, "ground_truth": truth} | settings
+
+
+def cut_campaign(demo: Path, folder: Path) -> None:
+    """The lines of the config CAMPAIGN: they overlap, the last two are another sensor's and the first one's again."""
+    own = WAVELENGTHS[~bad_bands()]
+    between = (own[:-1] + own[1:])[np.diff(own) < 20] / 2
+    folder.mkdir(parents=True, exist_ok=True)
+    cut_line(demo, folder / "line1", slice(100, 160))
+    cut_line(demo, folder / "line2", slice(50, 110))
+    cut_line(demo, folder / "line3", slice(0, 60), between)
+    cut_line(demo, folder / "line4", slice(0, 60))
