@@ -205,6 +205,12 @@ def witnesses():
     return [(s, None, f"results/{s}/evidence.json") for s in asking] + both
 
 
+def told_without_truth():
+    """The same for the summary, and what is known of maps that another scene's model made."""
+    applied = [(s, r) for s, r in MAPPED if stages(s, r)[-1] == "applied"]
+    return witnesses() + [(s, r, f"results/{s}/{r}/applied.json") for s, r in applied]
+
+
 def clip_checked(scene, run):
     """Spectra that CLIP's labels are compared with, where they are joined with the library's."""
     asked = evidence_files(scene, run) and RUNS[run]["clip"] != "none"
@@ -308,7 +314,9 @@ def applied_from(scene, run, applied):
         "features": features_of(source, run),
         "source": f"{folder}{'cotrain' if quick else 'consensus'}.zarr",
         "cotrain": f"{folder}cotrain.safetensors" if method == "agreement" else None,
-        "networks": [f"{folder}{seed}{TRAINED[method]}.safetensors" for seed in trained],
+        "networks": [
+            f"{folder}{seed}{TRAINED[method]}.safetensors" for seed in trained
+        ],
     }
 
 
@@ -562,7 +570,9 @@ def bundle(scene, run, folder):
 
 def all_results():
     curves = [
-        f"results/{s}/{r}/{seed}epochs.png" for s, r in own_trainings() for seed in seeds(s, r)
+        f"results/{s}/{r}/{seed}epochs.png"
+        for s, r in own_trainings()
+        for seed in seeds(s, r)
     ]
     exports = [file for s, r in MAPPED for file in maps(s, r)]
     pictures = evidence_pictures(RUNS)

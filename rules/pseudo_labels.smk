@@ -108,12 +108,12 @@ rule fuse:
     output:
         pseudo=directory("results/{scene}/{run}/pseudo.zarr"),
         witnesses="results/{scene}/{run}/witnesses.json",
-    wildcard_constraints:
-        scene="|".join(SCENES),
     log:
         "logs/{scene}/{run}/fuse.log",
     benchmark:
         "benchmarks/{scene}/{run}/fuse.tsv"
+    wildcard_constraints:
+        scene="|".join(SCENES),
     conda:
         "../envs/special.yaml"
     params:

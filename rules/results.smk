@@ -263,7 +263,7 @@ rule summary:
     input:
         scenes=[f"results/{scene}/cube.zarr" for scene in SCENES],
         metrics=all_metrics(),
-        witnesses=[path for _, _, path in witnesses()],
+        witnesses=[path for _, _, path in told_without_truth()],
         diagnoses=[f"results/{s}/{r}/cotrain.json" for s, r in diagnosed()],
         assessments=[path for _, _, path in assessments()],
     output:
@@ -288,7 +288,9 @@ rule summary:
                 "metrics": list(map(str, input.metrics)),
                 "witnesses": [
                     {"scene": scene, "run": run, "path": str(path)}
-                    for (scene, run, _), path in zip(witnesses(), input.witnesses)
+                    for (scene, run, _), path in zip(
+                        told_without_truth(), input.witnesses
+                    )
                 ],
                 "diagnoses": [
                     {"scene": scene, "run": run, "path": str(path)}
