@@ -29,6 +29,8 @@ shell.prefix(
 
 from special_steps.core import arguments
 from special_steps.core.arguments import DEMO
+from special_steps.core.campaigns import TOGETHER, learned_on, learns_together
+from special_steps.core.campaigns import members, runs_of
 from special_steps.core.digest import digest_of
 from special_steps.core.errors import UserError
 from special_steps.core.settings import config_of, load
@@ -48,16 +50,20 @@ except UserError as error:
     raise WorkflowError(str(error))
 
 SCENES, CLIPS, RUNS = settings["scenes"], settings["clips"], settings["runs"]
+MAPPED = [(s, r) for s in SCENES for r in runs_of(settings, s)]
+# those with labels of their own, from which they learn or another scene does
+LABELLED = [(s, r) for s, r in MAPPED if not SCENES[s]["apply"]]
 
 
 wildcard_constraints:
-    scene="|".join(SCENES),
+    scene="|".join([*SCENES, TOGETHER] if members(settings) else SCENES),
     run="|".join(RUNS),
     clip="|".join(CLIPS),
     scale=r"[0-9.]+",
     seed=r"\d+",
     input="hsi|rgb",
-    stage=r"pseudo|cotrain|consensus|baseline|seed-\d+/(network|warmup|final)",
+    stage=r"pseudo|cotrain|consensus|baseline|seed-\d+/(network|warmup|final)|applied(-cotrain)?",
+    applied="applied|applied-cotrain",
     folder=r"|quick/|seed-\d+/",
 
 
@@ -150,12 +156,17 @@ def witnesses():
     """What is known of words and spectra without ground truth: scene, run (None: all), file."""
     both = [
         (s, r, f"results/{s}/{r}/witnesses.json")
-        for s in SCENES
-        for r in RUNS
+        for s, r in LABELLED
         if (evidence_files(s, r) and scale_maps(s, r)) or given_labels(s)
     ]
-    asking = [s for s in SCENES if any(evidence_files(s, r) for r in RUNS)]
+    asking = dict.fromkeys(s for s, r in LABELLED if evidence_files(s, r))
     return [(s, None, f"results/{s}/evidence.json") for s in asking] + both
+
+
+def told_without_truth():
+    """The same for the summary, and what is known of maps that another scene's model made."""
+    applied = [(s, r) for s, r in MAPPED if stages(s, r)[-1] == "applied"]
+    return witnesses() + [(s, r, f"results/{s}/{r}/applied.json") for s, r in applied]
 
 
 def reference_files(scene):
@@ -169,10 +180,9 @@ def assessments():
     """Maps that are assessed with the scene's reference points: scene, run, file; not the quick ones."""
     return [
         (s, r, f"results/{s}/{r}/{folder}assessment.json")
-        for s in SCENES
+        for s, r in MAPPED
         if SCENES[s]["reference"]
-        for r in RUNS
-        for folder in exported(r)
+        for folder in exported(s, r)
         if folder != "quick/"
     ]
 
@@ -195,9 +205,21 @@ for scene in SCENES:
         )
 
 
-def seeds(run):
-    """Folder of each training of a run."""
-    trained = RUNS[run]["method"] in TRAININGS
+def learned(scene, run):
+    """The scene whose training maps a scene: itself, the one that it is applied from, or TOGETHER."""
+    return learned_on(settings, scene, run)
+
+
+def features_of(scene, run):
+    """What a run learns from."""
+    if scene == TOGETHER:
+        return f"results/{TOGETHER}/{run}/features-hsi.zarr"
+    return f"results/{scene}/features-{RUNS[run]['input']}.zarr"
+
+
+def seeds(scene, run):
+    """Folder of each training of a run on a scene."""
+    trained = RUNS[run]["method"] in TRAININGS and learned(scene, run) == scene
     return [f"seed-{seed}/" for seed in RUNS[run]["seeds"]] if trained else []
 
 
@@ -206,12 +228,15 @@ TRAININGS = {"agreement": ["network"], "published": ["warmup", "refine"]}
 TRAINED = {"agreement": "network", "published": "final"}
 
 
-def stages(run):
+def stages(scene, run):
     """All maps of a run, in the order of the method."""
+    if learned(scene, run) != scene:
+        return ["pseudo"] * ((scene, run) in LABELLED) + ["applied"]
+    trained = seeds(scene, run)
     following = {
-        "agreement": ["cotrain", *(f"{s}network" for s in seeds(run)), "consensus"],
+        "agreement": ["cotrain", *(f"{seed}network" for seed in trained), "consensus"],
         "published": [
-            *(f"{seed}{stage}" for seed in seeds(run) for stage in ("warmup", "final")),
+            *(f"{seed}{stage}" for seed in trained for stage in ("warmup", "final")),
             "consensus",
         ],
         "none": [],
@@ -219,12 +244,78 @@ def stages(run):
     return ["pseudo", *following.get(RUNS[run]["method"], ["baseline"])]
 
 
-def exported(run):
+def exported(scene, run):
     """Folders that a run's maps are exported to, and the stage that each shows."""
-    method = RUNS[run]["method"]
-    quick = {"quick/": "cotrain"} if method == "agreement" else {}
-    single = seeds(run) if settings["export"]["seeds"] else []
-    return {"": stages(run)[-1]} | quick | {s: f"{s}{TRAINED[method]}" for s in single}
+    method, last = RUNS[run]["method"], stages(scene, run)[-1]
+    first = "applied-cotrain" if last == "applied" else "cotrain"
+    quick = {"quick/": first} if method == "agreement" else {}
+    single = seeds(scene, run) if settings["export"]["seeds"] else []
+    return {"": last} | quick | {s: f"{s}{TRAINED[method]}" for s in single}
+
+
+def applied_from(scene, run, applied):
+    """What a scene is mapped by: the other scene's features, map, and what co-training and networks learned."""
+    source = learned(scene, run)
+    folder, method = f"results/{source}/{run}/", RUNS[run]["method"]
+    quick = applied == "applied-cotrain"
+    trained = [] if quick else seeds(source, run)
+    return {
+        "features": features_of(source, run),
+        "source": f"{folder}{'cotrain' if quick else 'consensus'}.zarr",
+        "cotrain": f"{folder}cotrain.safetensors" if method == "agreement" else None,
+        "networks": [
+            f"{folder}{seed}{TRAINED[method]}.safetensors" for seed in trained
+        ],
+    }
+
+
+def values_of(scene, source):
+    """Names of a scene and of the one that it is mapped by, and what the config says of their values."""
+    first = members(settings)[0] if source == TOGETHER else source
+    return {
+        "scene": scene,
+        "units": SCENES[scene]["units"],
+        "source_scene": source,
+        "source_units": SCENES[first]["units"],
+    }
+
+
+def tile_of(run):
+    """Side of what a run's networks see at a time."""
+    training = "network" if RUNS[run]["method"] == "agreement" else "training"
+    return RUNS[run][training]["tile"]
+
+
+def stacked_scenes(run):
+    """The scenes that one classifier learns from, as the step takes them."""
+    return [
+        {
+            "scene": scene,
+            "cube": f"results/{scene}/cube.zarr",
+            "pseudo": f"results/{scene}/{run}/pseudo.zarr",
+            "units": SCENES[scene]["units"],
+        }
+        for scene in members(settings)
+    ]
+
+
+def campaigns():
+    """Scenes that one model maps, by the scene that it learned from, and the run."""
+    found = {}
+    for scene, run in MAPPED:
+        found.setdefault((learned(scene, run), run), []).append(scene)
+    return {of: scenes for of, scenes in found.items() if len(scenes) > 1}
+
+
+def mosaic_maps(source, run):
+    return [f"results/{scene}/{run}/map.tif" for scene in campaigns()[source, run]]
+
+
+def own_trainings():
+    """Scenes and runs with a training of their own, that of several scenes among them."""
+    together = [r for r in RUNS if learns_together(settings, r)]
+    own = [(s, r) for s, r in MAPPED if learned(s, r) == s]
+    return own + [(TOGETHER, r) for r in together]
 
 
 def cotrained(scene, run):
@@ -236,12 +327,12 @@ def cotrained(scene, run):
 def voting(scene, run):
     """Stores of the networks that a run's map is made of: what can agree with it, or not."""
     last = TRAINED.get(RUNS[run]["method"])
-    return [f"results/{scene}/{run}/{seed}{last}.zarr" for seed in seeds(run)]
+    return [f"results/{scene}/{run}/{seed}{last}.zarr" for seed in seeds(scene, run)]
 
 
-def networks_asked(run, folder):
+def networks_asked(scene, run, folder):
     """How many they are; None for a map that is not made of several networks."""
-    return len(seeds(run)) or None if folder == "" else None
+    return len(seeds(scene, run)) or None if folder == "" else None
 
 
 def prompts(scene, run):
@@ -266,6 +357,14 @@ def truth_settings(scene):
     return {k: v for k, v in truth.items() if k != "path"}
 
 
+def scenes_like(scene):
+    """The scene whose bands a scene has to have."""
+    sources = {learned(s, r) for s, r in MAPPED if s == scene} - {scene}
+    if TOGETHER in sources:
+        sources = {members(settings)[0]} - {scene}
+    return next(iter(sources), None)
+
+
 def scenes_to_check():
     """Scenes as check_scenes takes them, before any job starts; not those that a rule makes or unpacks."""
     checked = []
@@ -276,6 +375,7 @@ def scenes_to_check():
             {
                 "scene": scene,
                 "cube": cube | mask_settings(scene),
+                "like": scenes_like(scene),
                 "class_names": class_names(scene),
                 "labels": given["labels"] and data_file(given["labels"]),
                 "ground_truth": truth and truth | {"path": data_files(truth["path"])},
@@ -299,7 +399,8 @@ def check_scenes():
 
 def say_warnings():
     """At a run's end: what the logs of its scenes warn of, in the order in which it was found, each warning once."""
-    logs = [file for scene in SCENES for file in Path("logs", scene).rglob("*.log")]
+    every = [*SCENES, TOGETHER] if members(settings) else SCENES
+    logs = [file for scene in every for file in Path("logs", scene).rglob("*.log")]
     lines = {}
     for file in sorted(logs, key=os.path.getmtime):
         _, scene, *folders = file.parts[:-1]
@@ -323,21 +424,20 @@ def map_id(scene, run, stage):
 def all_metrics():
     return [
         f"results/{scene}/{run}/{stage}.metrics.json"
-        for scene in SCENES
+        for scene, run in MAPPED
         if SCENES[scene]["ground_truth"]
-        for run in RUNS
-        for stage in stages(run)
+        for stage in stages(scene, run)
     ]
 
 
 def diagnosed():
     """Scenes and runs with a diagnosis, which needs no ground truth."""
-    return [(s, r) for s in SCENES for r in RUNS if RUNS[r]["method"] == "agreement"]
+    return [(s, r) for s, r in own_trainings() if RUNS[r]["method"] == "agreement"]
 
 
 def maps(scene, run, quick=False):
     """The maps of a run: of the whole run, or of a quick one."""
-    folders = [f for f in exported(run) if (f == "quick/") == quick]
+    folders = [f for f in exported(scene, run) if (f == "quick/") == quick]
     return [file for folder in folders for file in map_files(scene, run, folder)]
 
 
@@ -351,19 +451,25 @@ def map_files(scene, run, folder):
 
 def linked():
     """The files of each map of whole runs, for the summary."""
-    return [
+    files = [
         map_files(scene, run, folder)
-        for scene in SCENES
-        for run in RUNS
-        for folder in exported(run)
+        for scene, run in MAPPED
+        for folder in exported(scene, run)
         if folder != "quick/"
     ]
+    return files + [[mosaic] for mosaic in mosaics()]
 
 
-def stages_before(run, folder):
+def mosaics():
+    return [f"results/mosaic/{source}/{run}.vrt" for source, run in campaigns()]
+
+
+def stages_before(scene, run, folder):
     """The maps on the way to the one in a folder, itself last."""
-    last = exported(run)[folder]
-    before = stages(run)[: stages(run).index(last) + 1]
+    last = exported(scene, run)[folder]
+    if last.startswith("applied"):
+        return [*stages(scene, run)[:-1], last]
+    before = stages(scene, run)[: stages(scene, run).index(last) + 1]
     if folder.startswith("seed-"):  # not those of other seeds
         before = [s for s in before if s.startswith(folder) or "/" not in s]
     return before
@@ -372,18 +478,20 @@ def stages_before(run, folder):
 def page_inputs(scene, run, folder):
     """What a page shows besides the map, by the option that takes it."""
     where = f"results/{scene}/{run}/"
-    trained = seeds(run) if folder == "" else [s for s in seeds(run) if s == folder]
+    own = [seed for seed in seeds(scene, run) if folder in ("", seed)]
     told = [file for s, r, file in witnesses() if (s, r) == (scene, run)]
     if (scene, run) in diagnosed():
         told.append(f"{where}cotrain.json")
-    known = evidence_files(scene, run)[1:]
+    if (last := exported(scene, run)[folder]).startswith("applied"):
+        told.append(f"{where}{last}.json")
+    known = evidence_files(scene, run)[1:] if (scene, run) in LABELLED else []
     return {
         "seeds": voting(scene, run) if folder == "" else [],
         "evidence": [*known, f"results/{scene}/evidence.csv"] if known else [],
         "told": told,
         "metrics": [
             f"{where}{stage}.metrics.json"
-            for stage in stages_before(run, folder)
+            for stage in stages_before(scene, run, folder)
             if SCENES[scene]["ground_truth"]
         ],
         "assessment": [
@@ -396,7 +504,7 @@ def page_inputs(scene, run, folder):
                 f"{where}{seed}{training}.csv"
                 for training in TRAININGS[RUNS[run]["method"]]
             ]
-            for seed in trained
+            for seed in own
         },
     }
 
@@ -411,19 +519,22 @@ def bundle(scene, run, folder):
 
 
 def all_results():
-    pairs = [(scene, run) for scene in SCENES for run in RUNS]
     curves = [
-        f"results/{s}/{r}/{seed}epochs.png" for s, r in pairs for seed in seeds(r)
+        f"results/{s}/{r}/{seed}epochs.png"
+        for s, r in own_trainings()
+        for seed in seeds(s, r)
     ]
-    exports = [file for s, r in pairs for file in maps(s, r)]
-    return exports + curves + evidence_pictures(RUNS) + ["results/summary.csv"]
+    exports = [file for s, r in MAPPED for file in maps(s, r)]
+    pictures = evidence_pictures(RUNS)
+    return exports + mosaics() + curves + pictures + ["results/summary.csv"]
 
 
 def evidence_pictures(runs):
     return [
         f"results/{s}/evidence.png"
-        for s in SCENES
-        if any(evidence_files(s, r) for r in runs)
+        for s in dict.fromkeys(
+            s for s, r in LABELLED if r in runs and evidence_files(s, r)
+        )
     ]
 
 
@@ -434,9 +545,11 @@ def quick_results(wildcards):
             "quick: no run has method 'agreement', whose co-training makes the quick map;"
             " add one, or run the whole workflow: snakemake --cores all"
         )
-    files = [file for s, r in diagnosed() for file in maps(s, r, quick=True)]
-    files += evidence_pictures({run for _, run in diagnosed()})
-    for scene, run in diagnosed():
+    quick = [(s, r) for s, r in MAPPED if "quick/" in exported(s, r)]
+    files = [file for s, r in quick for file in maps(s, r, quick=True)]
+    files += evidence_pictures({run for _, run in quick})
+    for scene, run in quick:
         if SCENES[scene]["ground_truth"]:
-            files.append(f"results/{scene}/{run}/cotrain.metrics.json")
+            stage = exported(scene, run)["quick/"]
+            files.append(f"results/{scene}/{run}/{stage}.metrics.json")
     return files

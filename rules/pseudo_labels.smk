@@ -120,6 +120,8 @@ rule fuse:
         "logs/{scene}/{run}/fuse.log",
     benchmark:
         "benchmarks/{scene}/{run}/fuse.tsv"
+    wildcard_constraints:
+        scene="|".join(SCENES),
     conda:
         "../envs/special.yaml"
     params:

@@ -33,7 +33,7 @@ rule evaluate:
 
 rule export:
     input:
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         rgb="results/{scene}/rgb.zarr",
     output:
         classes="results/{scene}/{run}/{folder}map.tif",
@@ -46,7 +46,7 @@ rule export:
             caption="../workflow/report/map.rst",
             category="Maps",
             subcategory="{scene}",
-            labels=lambda w: {"run": w.run, "map": exported(w.run)[w.folder]},
+            labels=lambda w: {"run": w.run, "map": exported(w.scene, w.run)[w.folder]},
         ),
     log:
         "logs/{scene}/{run}/{folder}export.log",
@@ -58,7 +58,7 @@ rule export:
         settings=lambda w: flags(
             {
                 "colours": SCENES[w.scene]["colours"],
-                "networks": networks_asked(w.run, w.folder),
+                "networks": networks_asked(w.scene, w.run, w.folder),
                 "north_up": settings["export"]["north_up"],
             }
         ),
@@ -72,7 +72,7 @@ rule export:
 
 rule disagreement:
     input:
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)['']}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)['']}.zarr",
         networks=lambda w: voting(w.scene, w.run),
     output:
         "results/{scene}/{run}/disagreement.tif",
@@ -122,7 +122,7 @@ rule polygons:
 rule stac:
     input:
         files=lambda w: bundle(w.scene, w.run, w.folder),
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         cube="results/{scene}/cube.zarr",
         model=lambda w: read_models(w.scene, w.run),
     output:
@@ -152,7 +152,7 @@ rule page:
     input:
         cube="results/{scene}/cube.zarr",
         rgb="results/{scene}/rgb.zarr",
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         seeds=lambda w: page_inputs(w.scene, w.run, w.folder)["seeds"],
         evidence=lambda w: page_inputs(w.scene, w.run, w.folder)["evidence"],
         told=lambda w: page_inputs(w.scene, w.run, w.folder)["told"],
@@ -175,7 +175,7 @@ rule page:
         settings=lambda w: flags(
             page_inputs(w.scene, w.run, w.folder)
             | {
-                "map_id": map_id(w.scene, w.run, exported(w.run)[w.folder]),
+                "map_id": map_id(w.scene, w.run, exported(w.scene, w.run)[w.folder]),
                 "colours": SCENES[w.scene]["colours"],
                 "config": config_of(settings, w.scene, w.run),
             }
@@ -255,7 +255,7 @@ rule assess:
     params:
         settings=lambda w: flags(
             {
-                "map_id": map_id(w.scene, w.run, exported(w.run)[w.folder]),
+                "map_id": map_id(w.scene, w.run, exported(w.scene, w.run)[w.folder]),
                 "given": next(iter(given_labels(w.scene)), None),
             }
         ),
@@ -269,7 +269,7 @@ rule summary:
     input:
         scenes=[f"results/{scene}/cube.zarr" for scene in SCENES],
         metrics=all_metrics(),
-        witnesses=[path for _, _, path in witnesses()],
+        witnesses=[path for _, _, path in told_without_truth()],
         diagnoses=[f"results/{s}/{r}/cotrain.json" for s, r in diagnosed()],
         assessments=[path for _, _, path in assessments()],
     output:
@@ -294,7 +294,9 @@ rule summary:
                 "metrics": list(map(str, input.metrics)),
                 "witnesses": [
                     {"scene": scene, "run": run, "path": str(path)}
-                    for (scene, run, _), path in zip(witnesses(), input.witnesses)
+                    for (scene, run, _), path in zip(
+                        told_without_truth(), input.witnesses
+                    )
                 ],
                 "diagnoses": [
                     {"scene": scene, "run": run, "path": str(path)}

@@ -8,7 +8,7 @@ import zarr
 
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
-from special_steps.core.prediction import write_prediction_strips
+from special_steps.core.prediction import averaged, write_prediction_strips
 from special_steps.core.store import (
     array_of,
     class_names,
@@ -16,23 +16,6 @@ from special_steps.core.store import (
     open_store,
     tile_rows,
 )
-
-
-def averaged(networks: Sequence[np.ndarray], cotrained: np.ndarray | None = None) -> np.ndarray:
-    """The networks' mean; where there is co-training, half of it and half of that.
-
-    Args:
-        networks: (class, y, x) float32, one for each seed.
-        cotrained: of the same shape.
-
-    Returns:
-        (class, y, x) float32.
-    """
-    total = np.zeros_like(networks[0], np.float32)
-    for probabilities in networks:
-        total += probabilities
-    total /= len(networks)
-    return total if cotrained is None else (total + cotrained) / 2
 
 
 def consensus(*, cotrain: Path | None, networks: list[Path], out: Path) -> None:

@@ -27,6 +27,7 @@ from special_steps.classifier.gaussian import (
     fit_views,
     project,
 )
+from special_steps.classifier.learned import Learned, predict_image, write_learned
 from special_steps.classifier.sampling import agreement_set, surest
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
@@ -54,10 +55,9 @@ FROM_ANCHORED: tuple[tuple[Member, ...], ...] = (LINEAR,) * 4 + (QUADRATIC,) * 4
 
 
 class Cotrained(NamedTuple):
-    """What was learned, ready for any pixel of the scene, and what it says of the pixels it was learned from."""
+    """What was learned, and what it says of the pixels it was learned from."""
 
-    views: Views
-    ensembles: tuple[Ensemble, ...]  # their mean is the result
+    learned: Learned
     probabilities: np.ndarray  # (class, pixel) float32
     way: str  # anchored, agreement, or none where there is nothing to learn
     kept: float  # share of the pixels whose label stays, by the anchored way where there is one
@@ -102,35 +102,29 @@ def cotrained(
     joint = project(views, spectra)
     pseudo = probabilities.argmax(0)
     if len(probabilities) == 1 or margins(probabilities).max() < 1e-6:
-        return Cotrained(views, (), probabilities, "none", 1.0)
+        return Cotrained(Learned(views, ()), probabilities, "none", 1.0)
     positive = normalised(probabilities + np.float32(1e-6))
     first = class_moments(joint, surest(positive, FIRST), len(positive))
     by_labels = apply_ensemble(fit_ensemble(first, views, LINEAR), joint)
     from_labels, found = _refitted(joint, views, by_labels, pseudo, FROM_LABELS, certain)
     if informed:
         kept = float((found.argmax(0) == pseudo).mean())
-        return Cotrained(views, (from_labels,), found, "agreement", kept)
+        return Cotrained(Learned(views, (from_labels,)), found, "agreement", kept)
     anchored_ensemble, by_anchor = anchored(joint, views, positive)
     from_anchored, found_too = _refitted(joint, views, by_anchor, pseudo, FROM_ANCHORED, certain)
     agreement = (found + found_too) / 2
     kept = float((by_anchor.argmax(0) == pseudo).mean())
     if (agreement.argmax(0) == pseudo).mean() - kept >= ASTRAY:
-        return Cotrained(views, (from_labels, from_anchored), agreement, "agreement", kept)
-    return Cotrained(views, (anchored_ensemble,), by_anchor, "anchored", kept)
+        both = Learned(views, (from_labels, from_anchored))
+        return Cotrained(both, agreement, "agreement", kept)
+    return Cotrained(Learned(views, (anchored_ensemble,)), by_anchor, "anchored", kept)
 
 
-def predict(learned: Cotrained, spectra: np.ndarray) -> np.ndarray:
-    """What was learned, of any pixels: spectra (pixel, band) float32 to probabilities (class, pixel) float32."""
-    joint = project(learned.views, spectra)
-    found = [apply_ensemble(ensemble, joint) for ensemble in learned.ensembles]
-    return sum(found[1:], found[0]) / len(found)
-
-
-def diagnose(learned: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def diagnose(training: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """What the map says of its labels, without ground truth.
 
     Args:
-        learned: the co-training.
+        training: the co-training.
         pairs: (class, class) pixels by pseudo-label and co-trained label.
         names: the classes.
 
@@ -150,15 +144,15 @@ def diagnose(learned: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dic
         for k, name in enumerate(names)
     ]
     warnings = []
-    if learned.way == "none" and len(names) > 1:
+    if training.way == "none" and len(names) > 1:
         warnings.append(
             "the pseudo-labels have no margin anywhere: nothing can be learned from them, and the map is theirs;"
             " use other words, another scale, or labels of your own"
         )
-    elif learned.kept < 0.5:
+    elif training.kept < 0.5:
         warnings.append(
             "the pseudo-labels carry little information about the spectra: co-training would change"
-            f" {1 - learned.kept:.0%} of them; don't trust this map without a look, and try other words,"
+            f" {1 - training.kept:.0%} of them; don't trust this map without a look, and try other words,"
             " another scale, or labels of your own"
         )
     for k, name in enumerate(names):
@@ -173,16 +167,17 @@ def diagnose(learned: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dic
                 f"the spectra contradict {1 - same[k] / before[k]:.0%} of the pseudo-labels '{name}', most of them"
                 f" for '{names[int(others.argmax())]}': look at both, or use other words"
             )
-    return {"agreement": agreement, "way": learned.way, "classes": classes, "warnings": warnings}
+    return {"agreement": agreement, "way": training.way, "classes": classes, "warnings": warnings}
 
 
-def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None:
+def cotrain(*, features: Path, pseudo: Path, out: Path, model: Path, diagnosis: Path) -> None:
     """Correct the pseudo-labels by the spectra.
 
     Args:
         features: store made by features.
         pseudo: store made by fuse.
         out: store to write, class probabilities.
+        model: safetensors file to write, what was learned.
         diagnosis: JSON file to write: how far the map and its pseudo-labels agree, by class, and warnings.
     """
     prepared = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
@@ -198,9 +193,11 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
     arrays = [bands, labels] + ([] if marked is None else [marked[None]])
     spectra, sample, *marks = read_pixels(arrays, nodata, SAMPLE, marked)
     certain = marks[0][0] if marks else None
-    learned = cotrained(np.ascontiguousarray(spectra.T), sample, informed=informed, certain=certain)
+    training = cotrained(
+        np.ascontiguousarray(spectra.T), sample, informed=informed, certain=certain
+    )
     del spectra, sample
-    log.info("learned from %d pixels: %s", learned.probabilities.shape[1], learned.way)
+    log.info("learned from %d pixels: %s", training.probabilities.shape[1], training.way)
     pairs = np.zeros((len(names), len(names)), np.int64)
 
     def strips() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -208,12 +205,8 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
             valid = ~nodata[rows]
             found = np.asarray(labels[:, rows])
             before = found[:, valid].argmax(0)
-            if learned.ensembles and valid.any():
-                spectra = np.asarray(bands[:, rows])
-                for y in range(0, len(valid), 16):
-                    few, mask = slice(y, y + 16), valid[y : y + 16]
-                    if mask.any():
-                        found[:, few][:, mask] = predict(learned, spectra[:, few][:, mask].T)
+            if training.learned.ensembles and valid.any():
+                predict_image(training.learned, np.asarray(bands[:, rows]), valid, found)
             np.add.at(pairs, (before, found[:, valid].argmax(0)), 1)
             yield found, ~valid
 
@@ -228,7 +221,8 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
         grid=grid_of(prepared),
         given=given,
     )
-    told = diagnose(learned, pairs, names)
+    write_learned(model, training.learned, names)
+    told = diagnose(training, pairs, names)
     for warning in told["warnings"]:
         log.warning(warning)
     log.info("%.1f %% of the pixels keep their pseudo-label", 100 * told["agreement"])

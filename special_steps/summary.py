@@ -99,8 +99,8 @@ def summary(
     Args:
         scenes: cube.zarr of each scene, by its name.
         metrics: JSON files made by evaluate; none where no scene has ground truth.
-        witnesses: of each scene's evidence (its run is None) and each fusion of it: scene, run, and the path of the
-            JSON file made by evidence or fuse.
+        witnesses: of each scene's evidence (its run is None), each fusion of it and each map that another scene's model
+            made: scene, run, and the path of the JSON file made by evidence, fuse or apply.
         diagnoses: of each co-training: scene, run, and the path of the JSON file made by cotrain.
         assessments: JSON files made by assess; none where no scene has reference points.
         maps: files of each map, to be linked; they lie in folders below the summary's.

@@ -32,6 +32,23 @@ def margins(probabilities: np.ndarray) -> np.ndarray:
     return best[1] - best[0]
 
 
+def averaged(networks: Sequence[np.ndarray], cotrained: np.ndarray | None = None) -> np.ndarray:
+    """The networks' mean; where there is co-training, half of it and half of that.
+
+    Args:
+        networks: (class, y, x) float32, one for each seed.
+        cotrained: of the same shape.
+
+    Returns:
+        (class, y, x) float32.
+    """
+    total = np.zeros_like(networks[0], np.float32)
+    for probabilities in networks:
+        total += probabilities
+    total /= len(networks)
+    return total if cotrained is None else (total + cotrained) / 2
+
+
 def kappa(pairs: np.ndarray) -> float:
     """Cohen's kappa of two maps: agreement beyond chance; 1 where both are of one class, which leaves it 0/0.
 

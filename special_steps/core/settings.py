@@ -12,6 +12,13 @@ from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
+from special_steps.core.campaigns import (
+    TOGETHER,
+    learned_on,
+    scenes_behind,
+    share_colours,
+    take_classes,
+)
 from special_steps.core.classes import check_class, classes_by_label, label_number, read_classes
 from special_steps.core.errors import UserError
 from special_steps.core.palette import read_colours
@@ -54,7 +61,10 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     config = config | {"runs": runs}
     config = _filled(config, rules, rules)
     for name, scene in config["scenes"].items():
-        scene["classes"] = read_classes(scene["classes"], f"config: scenes.{name}.classes")
+        if scene["apply"] is None:
+            scene["classes"] = read_classes(_classes(name, scene), f"config: scenes.{name}.classes")
+    take_classes(config)
+    for name, scene in config["scenes"].items():
         scene["colours"] = _colours(name, config)
         for class_name in scene["spectra"]:
             check_class(class_name, list(scene["classes"]), f"config: scenes.{name}.spectra")
@@ -64,6 +74,7 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             truth["labels"] = {each: label_number(label, where) for each, label in labels}
             truth["unlabelled"] = [label_number(v, where) for v in truth["unlabelled"]]
             classes_by_label(truth["labels"], list(scene["classes"]), truth["unlabelled"], where)
+    share_colours(config)
     for class_name in config["colours"]:
         every = dict.fromkeys(n for scene in config["scenes"].values() for n in scene["classes"])
         check_class(class_name, list(every), "config: colours")
@@ -95,6 +106,15 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _classes(name: str, scene: dict[str, Any]) -> list[Any]:
+    if scene["classes"] is None:
+        raise UserError(
+            f"config: scenes.{name}: 'classes' is missing; list class names in plain words, or, for a scene that"
+            " another one's run maps, set apply: {from: SCENE/RUN}"
+        )
+    return scene["classes"]
+
+
 def _colours(name: str, config: dict[str, Any]) -> dict[str, str]:
     """The user's colours of a scene's classes: those for all scenes, and the scene's own over them."""
     scene, where = config["scenes"][name], f"config: scenes.{name}.colours"
@@ -122,18 +142,23 @@ def config_of(settings: dict[str, Any], scene: str, run: str) -> dict[str, Any]:
     }
     if not asked["scales"]:  # no CLIP
         del asked["scales"]
-    mapped = settings["scenes"][scene]
-    classes = [{name: words} if words else name for name, words in mapped["classes"].items()]
-    # in the order that people write
-    again = {
-        "scenes": {
-            scene: {"cube": mapped["cube"], "classes": classes} | mapped | {"classes": classes}
-        }
-    }
+    needed = scenes_behind(settings, scene, run)
+    again: dict[str, Any] = {"scenes": {}}
+    for name in needed:
+        mapped = settings["scenes"][name]
+        classes = [{c: words} if words else c for c, words in mapped["classes"].items()]
+        # in the order that people write
+        written = {"cube": mapped["cube"], "classes": classes} | mapped | {"classes": classes}
+        if mapped["apply"]:
+            del written["classes"], written["colours"]
+        again["scenes"][name] = written
     if asked["clip"] in settings["clips"]:
         again["clips"] = {asked["clip"]: settings["clips"][asked["clip"]]}
     again["runs"] = {run: asked}
-    others = {k: v for k, v in settings.items() if k not in (*of_runs, *again, "clips", "colours")}
+    out = (*of_runs, *again, "clips", "colours")
+    if learned_on(settings, scene, run) != TOGETHER:
+        out += ("train_together",)
+    others = {k: v for k, v in settings.items() if k not in out}
     return _bare(again | others, root, root)
 
 

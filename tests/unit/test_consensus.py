@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from stores import make_prediction
 
-from special_steps.consensus import averaged, consensus
+from special_steps.consensus import consensus
 from special_steps.core.errors import UserError
+from special_steps.core.prediction import averaged
 from special_steps.core.store import class_names, grid_of, open_store
 
 CLASSES = ["water", "trees", "roof"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from lines import LABELS, line
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
@@ -23,6 +24,25 @@ SMALL = {
         "published": {"method": "published", "training": TRAINING},
         "lda": {"method": "lda"},
         "labels": {"method": "none"},
+    },
+}
+
+# lines cut from it (tests/workflow/lines.py): two that one classifier learns from, and two that are mapped without
+# training, one of them by another sensor
+CAMPAIGN = {
+    "scenes": {
+        "line1": line("line1", classes=[*LABELS]),
+        "line2": line("line2", classes=[*LABELS]),
+        "line3": line("line3", apply={"from": "line1/hsi"}),
+        "line4": line("line4", apply={"from": "line1/published"}),
+    },
+    "train_together": ["line1", "line2"],
+    "clip": "none",
+    "seeds": [0],
+    "network": {"epochs": 2, "iterations": 2},
+    "runs": {
+        "hsi": {},
+        "published": {"method": "published", "training": TRAINING, "evidence": "library"},
     },
 }
 

@@ -506,7 +506,7 @@ def test_the_table_has_a_row_for_every_setting():
 def test_the_table_shows_defaults():
     lines = page().splitlines()
     assert any(re.match(r"\| `seeds` \| `\[0, 1, 2\]` \| Random seeds", line) for line in lines)
-    assert any(line.startswith("| `scenes.NAME.classes` | required |") for line in lines)
+    assert any(line.startswith("| `scenes.NAME.cube` | required |") for line in lines)
     assert any(line.startswith("| `clips.NAME.weights` | `null` |") for line in lines)
 
 
