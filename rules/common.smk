@@ -412,6 +412,12 @@ def stages_before(run, folder):
     return before
 
 
+def evidence_told(scene, run):
+    """What the spectral library says of the scene's classes in words and lines, for runs that ask it."""
+    known = evidence_files(scene, run)[1:]
+    return [*known, f"results/{scene}/evidence.csv"] if known else []
+
+
 def page_inputs(scene, run, folder):
     """What a page shows besides the map, by the option that takes it."""
     where = f"results/{scene}/{run}/"
@@ -419,10 +425,10 @@ def page_inputs(scene, run, folder):
     told = [file for s, r, file in witnesses() if (s, r) == (scene, run)]
     if (scene, run) in diagnosed():
         told.append(f"{where}cotrain.json")
-    known = evidence_files(scene, run)[1:]
     return {
         "seeds": voting(scene, run) if folder == "" else [],
-        "evidence": [*known, f"results/{scene}/evidence.csv"] if known else [],
+        "spectra": f"{where}{folder}spectra.csv",
+        "evidence": evidence_told(scene, run),
         "told": told,
         "metrics": [
             f"{where}{stage}.metrics.json"
@@ -448,6 +454,7 @@ def bundle(scene, run, folder):
     """The files of a map, for a GIS."""
     names = ["map.png", "map.tif", "map.tif.aux.xml", "map.qml", "confidence.tif"]
     names += ["probabilities.tif", "polygons.gpkg", "polygons.qml", "areas.csv"]
+    names += ["spectra.csv", "spectra.png"]
     if folder == "" and len(voting(scene, run)) > 1:
         names.append("disagreement.tif")
     return [f"results/{scene}/{run}/{folder}{name}" for name in names]

@@ -36,6 +36,8 @@ KINDS: dict[str, tuple[str, str, str, list[str], str | None, Any]] = {
     "probabilities.tif": ("probabilities", "Probability of each class", COG, ["data"], "uint8", 255),
     "polygons.gpkg": ("polygons", "Land cover as polygons", "application/geopackage+sqlite3", ["data"], None, None),
     "areas.csv": ("areas", "Area of each class", "text/csv", ["data"], None, None),
+    "spectra.csv": ("spectra", "Mean spectrum of each class", "text/csv", ["data"], None, None),
+    "spectra.png": ("spectra-plot", "Mean spectrum of each class, drawn", "image/png", ["overview"], None, None),
     "map.tif.aux.xml": ("attribute-table", "GDAL's attribute table of the map", "text/xml", ["metadata"], None, None),
     "map.qml": ("style", "QGIS's style of the map", "text/xml", ["metadata"], None, None),
     "polygons.qml": ("polygon-style", "QGIS's style of the polygons", "text/xml", ["metadata"], None, None),

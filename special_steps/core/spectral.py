@@ -8,6 +8,16 @@ import numpy as np
 from special_steps.core.errors import UserError
 
 WIDEST = 60.0  # nm between neighbouring bands that values are interpolated across
+GAP = 40.0  # nm without a band: a line over it would show what nobody measured
+
+
+def gap_of(wavelengths: np.ndarray) -> float:
+    """The distance in nm that drawn lines do not cross: GAP, or more where all bands are far apart.
+
+    Args:
+        wavelengths: (band,) of the bands that are drawn, nm, increasing.
+    """
+    return max(GAP, 3 * float(np.median(np.diff(wavelengths)))) if len(wavelengths) > 1 else GAP
 
 
 def interpolate(
