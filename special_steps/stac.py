@@ -23,7 +23,7 @@ EXTENSIONS = {  # by the prefix of their fields
     "proj": "projection/v2.0.0",
     "raster": "raster/v2.0.0",
     "file": "file/v2.1.0",
-    "processing": "processing/v1.2.0",
+    "processing": "processing/v1.1.0",
     "eo": "eo/v2.0.0",
     "hsi": "hsi/v1.0.0",
 }
