@@ -87,3 +87,25 @@ def polygon_style(class_names: Sequence[str], colours: Sequence[str]) -> str:
         '<renderer-v2 type="categorizedSymbol" attr="class" symbollevels="0">'
         f"<categories>{categories}</categories><symbols>{symbols}</symbols></renderer-v2></qgis>\n"
     )
+
+
+def choice_form(column: str, class_names: Sequence[str]) -> str:
+    """QGIS's form of points (`.qml`): the classes to choose from, in place of a line to type into.
+
+    QGIS takes it by itself where it has the points' name and lies beside them.
+
+    Args:
+        column: that people fill.
+        class_names: what they may fill in.
+    """
+    choices = "".join(
+        f'<Option type="Map"><Option type="QString" name={quoteattr(name)} value={quoteattr(name)}/></Option>'
+        for name in class_names
+    )
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        '<qgis version="3.22" styleCategories="Forms|Fields"><fieldConfiguration>'
+        f'<field name={quoteattr(column)}><editWidget type="ValueMap"><config><Option type="Map">'
+        f'<Option type="List" name="map">{choices}</Option>'
+        "</Option></config></editWidget></field></fieldConfiguration></qgis>\n"
+    )
