@@ -13,7 +13,7 @@ from special_steps.core.errors import UserError
 from special_steps.io.class_map import ClassMap, read_class_map, read_confidence
 from special_steps.io.legend import choice_form
 from special_steps.io.points import write_points
-from special_steps.io.reference_sample import Strata, strata_file, write_strata
+from special_steps.io.reference_sample import OTHER, Strata, strata_file, write_strata
 
 log = logging.getLogger("special")
 
@@ -196,7 +196,8 @@ def reference_points(
         "reference": [None] * len(ids),
         "sample": [found.digest] * len(ids),
     }
-    _write_points(out, x, y, table, found, "reference")
+    words = found.names + [OTHER] * (OTHER not in found.names)
+    _write_points(out, x, y, table, found.grid.crs, {"reference": words})
     write_strata(others[0], Strata(ids, x, y, stratum, held, found.digest))
     print(
         f"{out}: {len(ids)} points; write into 'reference' what is there: {', '.join(found.names)}"
@@ -223,14 +224,15 @@ def _write_points(
     x: np.ndarray,
     y: np.ndarray,
     table: dict[str, list[Any]],
-    found: ClassMap,
-    column: str,
+    crs: str | None,
+    choices: dict[str, list[str]],
 ) -> None:
-    """Write points, and how QGIS asks for the column that is to be filled; it opens no form of a CSV."""
-    write_points(out, x, y, table, found.grid.crs)
+    """Write points, and what QGIS offers for the column that is to be filled; of a CSV it opens no form."""
+    write_points(out, x, y, table, crs)
+    ((column, words),) = choices.items()
     if out.suffix.lower() != ".csv":
         with atomic_write(out.with_suffix(".qml")) as file:
-            file.write_text(choice_form(column, found.names), encoding="utf-8")
+            file.write_text(choice_form(column, words), encoding="utf-8")
 
 
 def _write_doubtful(out: Path, found: ClassMap, confidence: np.ndarray | None, count: int) -> None:
@@ -254,7 +256,7 @@ def _write_doubtful(out: Path, found: ClassMap, confidence: np.ndarray | None, c
         "map": [found.names[label - 1] for label in found.labels.ravel()[pixel]],
         "confidence": [round(float(v), 4) for v in confidence.ravel()[pixel]],
     }
-    _write_points(out, x, y, table, found, "class")
+    _write_points(out, x, y, table, found.grid.crs, {"class": found.names})
     print(
         f"{out}: the {len(pixel)} most doubtful places; not a sample, they never count for accuracy"
     )

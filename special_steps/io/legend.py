@@ -17,6 +17,11 @@ COLUMNS = [
 ]
 
 
+NOTHING = (
+    "{2839923C-8B7D-419E-B84B-CA2FE9B80EC7}"  # QGIS's word for an empty field in a list of choices
+)
+
+
 def attribute_table(class_names: Sequence[str], colours: Sequence[str]) -> str:
     """GDAL's side file of a class map (`.aux.xml`): names, palette and table of the classes and of no data, which is 0.
 
@@ -89,18 +94,18 @@ def polygon_style(class_names: Sequence[str], colours: Sequence[str]) -> str:
     )
 
 
-def choice_form(column: str, class_names: Sequence[str]) -> str:
-    """QGIS's form of points (`.qml`): the classes to choose from, in place of a line to type into.
+def choice_form(column: str, words: Sequence[str]) -> str:
+    """QGIS's form of points (`.qml`): words to choose from, or none, in place of a line to type into.
 
     QGIS takes it by itself where it has the points' name and lies beside them.
 
     Args:
         column: that people fill.
-        class_names: what they may fill in.
+        words: what they may fill in.
     """
     choices = "".join(
-        f'<Option type="Map"><Option type="QString" name={quoteattr(name)} value={quoteattr(name)}/></Option>'
-        for name in class_names
+        f'<Option type="Map"><Option type="QString" name={quoteattr(name)} value={quoteattr(value)}/></Option>'
+        for name, value in [("", NOTHING), *zip(words, words, strict=True)]
     )
     return (
         "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"

@@ -120,7 +120,7 @@ def test_the_sample(tmp_path, classes, suffix, capsys):
 @pytest.mark.parametrize("suffix", ["gpkg", "geojson", "csv"])
 def test_qgis_has_the_classes_to_choose_from(tmp_path, classes, suffix):
     reference_points(classes, out=tmp_path / f"r.{suffix}", points=90, minimum=20)
-    for name, column in (("r", "reference"), ("r.doubtful", "class")):
+    for name, column, more in (("r", "reference", ["other"]), ("r.doubtful", "class", [])):
         form = tmp_path / f"{name}.qml"
         if suffix == "csv":
             assert not form.exists()
@@ -128,8 +128,8 @@ def test_qgis_has_the_classes_to_choose_from(tmp_path, classes, suffix):
         (field,) = ElementTree.parse(form).iter("field")
         assert field.get("name") == column
         assert field.find("editWidget").get("type") == "ValueMap"
-        choices = [one.get("value") for one in field.iter("Option") if one.get("value")]
-        assert choices == NAMES
+        choices = [one.get("name") for one in field.iter("Option") if one.get("value")]
+        assert choices == ["", *NAMES, *more]
 
 
 def test_a_form_of_somebody_s_own_is_kept(tmp_path, classes):
