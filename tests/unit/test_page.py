@@ -658,6 +658,71 @@ def test_layers(browser):
     assert "share of the 2 trainings" in browser.evaluate("document.body.innerText")
 
 
+def test_unknown_is_grey_switched_and_told(browser, shared_scene):
+    rejecting(shared_scene)
+    browser.open(shared_scene.folder / "reject.html")
+    browser.until(READY)
+    assert seen(browser, 0.9, 0.3) == RGB[2] and seen(browser, 0.9, 0.7) == (189, 189, 189)
+    browser.click("#canvas", 0.9, 0.7)
+    told = browser.evaluate("document.querySelector('#pixel').innerText")
+    assert "unknown: confidence under 50 %" in told
+    assert re.search(r"bare soil\s+80 %", told), "what it may be is in the probabilities"
+    browser.click("[data-class='4']")
+    pixel = seen(browser, 0.9, 0.7)
+    assert grey(pixel) and pixel != (189, 189, 189), "the image is seen"
+    assert browser.said("checkbox") == [*NAMES, "unknown"]
+    browser.open(shared_scene.folder / "index.html")
+
+
+CONTRAST = """(() => {
+  const light = (text) => {
+    const [r, g, b] = text.match(/[\\d.]+/g).map((v) => v / 255)
+      .map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const back = (e) => {
+    for (; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (!/, 0\\)$/.test(colour)) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const found = [];
+  for (const e of document.querySelectorAll("body *:not(.viewer *):not(script)")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.checkVisibility()) continue;
+    const style = getComputedStyle(e), behind = light(back(e));
+    const front = light(e.closest("svg") ? style.fill : style.color);
+    const ratio = (Math.max(front, behind) + .05) / (Math.min(front, behind) + .05);
+    if (ratio < 4.5) found.push(`${e.tagName} ${e.textContent.slice(0, 30)}: ${ratio.toFixed(1)}`);
+  }
+  return found;
+})()"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_what_is_behind_them(browser, scheme):
+    """WCAG 2.1, level AA: 4.5 to 1."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.ask("Emulation.setEmulatedMedia", features=[feature])
+    try:
+        dark = browser.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        assert dark == (scheme == "dark")
+        assert browser.evaluate(CONTRAST) == []
+    finally:
+        browser.ask("Emulation.setEmulatedMedia", features=[])
+
+
+def test_on_paper_nothing_is_left_that_asks_for_a_click(browser):
+    browser.ask("Emulation.setEmulatedMedia", media="print")
+    try:
+        shown = "[...document.querySelectorAll('{}')].filter((e) => e.checkVisibility()).length"
+        assert browser.evaluate(shown.format("button, .handle, .tools, #hint, fieldset")) == 0
+        assert browser.evaluate(shown.format("#canvas, #legend tr, .panel, #config")) >= 9
+    finally:
+        browser.ask("Emulation.setEmulatedMedia", media="")
+
+
 def test_zoom_by_buttons_wheel_and_keys(browser):
     browser.click("#in")
     assert browser.evaluate("view.zoom") == 1.5
