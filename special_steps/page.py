@@ -307,6 +307,7 @@ def accuracy_part(
     assessed: Sequence[dict[str, Any]],
     colours: Mapping[str, str],
     calibrated: bool,
+    reject: float | None,
 ) -> str:
     """How right the map is, by reference points and by ground truth; without them, what that means.
 
@@ -315,6 +316,7 @@ def accuracy_part(
         assessed: as assess writes it, one or none.
         colours: by class.
         calibrated: whether the map's confidence is a probability.
+        reject: pixels of less confidence are shown as unknown.
     """
     by_points = "".join(_by_points(found, colours) for found in assessed)
     if not metrics and by_points:
@@ -334,6 +336,8 @@ def accuracy_part(
         f" {100 * shown['aa']:.1f} % (average accuracy); kappa, which takes away what chance would get right, is"
         f" {shown['kappa']:.2f}."
     )
+    if reject is not None:
+        intro += " Pixels that are shown as unknown count here by their most probable class."
     meaning = (
         "Producer's accuracy: of what is this class in the ground truth, how much the map finds. User's accuracy: of"
         " what the map calls this class, how much really is this."
@@ -779,7 +783,11 @@ def page(
         "parts": "".join(
             [
                 accuracy_part(
-                    scores, assessed, dict(zip(names, palette, strict=True)), layers.calibrated
+                    scores,
+                    assessed,
+                    dict(zip(names, palette, strict=True)),
+                    layers.calibrated,
+                    reject,
                 ),
                 spectra_part(names, palette, means, known, nearest),
                 curves_part(trainings),

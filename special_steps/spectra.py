@@ -40,22 +40,23 @@ def chunk_sums(values: np.ndarray, labels: np.ndarray, classes: int) -> Sums:
     Returns:
         (class,) int64, (class, band) and (class, band) float64; 0 for a class without a pixel.
     """
-    chosen = np.flatnonzero((labels > 0) & (labels <= classes))
-    kind = labels[chosen].astype(np.intp) - 1
-    pixels = np.bincount(kind, minlength=classes)
-    member = (kind[:, None] == np.arange(classes)).astype(np.float32)
+    order = np.argsort(labels, kind="stable")  # each class's pixels lie side by side
+    ends = np.searchsorted(labels[order], np.arange(1, classes + 2))
     mean, squares = np.zeros((2, classes, len(values)))
-    count = np.maximum(pixels, 1)[:, None]
     for start in range(0, len(values), BANDS):
         bands = slice(start, start + BANDS)
-        part = values[bands][:, chosen]
-        mean[:, bands] = (part @ member).T / count
-        # about the chunk's own means: squares of the values themselves would leave rounding as the spread
-        part -= mean[:, bands].T.astype(np.float32)[:, kind]
-        rest = (part @ member).T.astype(np.float64)  # what float32 left of the mean
-        squares[:, bands] = (np.square(part, out=part) @ member).T - rest**2 / count
-        mean[:, bands] += rest / count
-    return pixels, mean, np.maximum(squares, 0)
+        part = values[bands].take(order, axis=1)
+        for k in range(classes):
+            mine = part[:, ends[k] : ends[k + 1]]
+            if not mine.shape[1]:
+                continue
+            middle = mine.mean(1)
+            # about the chunk's own mean: squares of the values themselves would leave rounding as the spread
+            mine -= middle[:, None]
+            rest = mine.mean(1, dtype=np.float64)  # what float32 left of the mean
+            mean[k, bands] = middle + rest
+            squares[k, bands] = np.einsum("ij,ij->i", mine, mine) - mine.shape[1] * rest**2
+    return np.diff(ends), mean, np.maximum(squares, 0)
 
 
 def joined(one: Sums, two: Sums) -> Sums:

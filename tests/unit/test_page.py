@@ -442,25 +442,27 @@ def test_metrics_of_a_margin_have_no_calibration(scene):
         assert "calibration error" not in said and "surest half" not in said
 
 
-def rejecting(scene: Scene, out: str = "reject.html") -> str:
+def rejecting(scene: Scene, **others: Any) -> str:
     """A page of the scene whose lower half is less sure than asked for."""
     sure = np.where(scene.nodata, 0, 0.9)
     sure[30:] = 0.4
     path = with_confidence(scene.folder / "map.zarr", scene.folder / "sure.zarr", sure)
     write_spectra(scene.folder, NAMES, path.name, 0.5)
-    text = scene.write(out, prediction=path, reject=0.5)
+    text = scene.write("reject.html", prediction=path, reject=0.5, **others)
     write_spectra(scene.folder, NAMES)
     return text
 
 
 def test_unknown_pixels(scene):
-    text = rejecting(scene)
+    metrics = scene.file("metrics.json", METRICS | {"stage": "consensus"})
+    text = rejecting(scene, metrics=[metrics])
     data, said = data_of(text), Text(text).said
     labels = unpacked(data["maps"]["labels"], "u1").reshape(60, 90)
     assert (labels[30:] == 4).all() and set(labels[:30].ravel()) == {0, 1, 2, 3}
     assert len(data["names"]) == 3 and len(data["colours"]) == 4
     assert "unknown50.5 %10,800 m²" in said and "bare soil16.8 %3,600 m²" in said
     assert "Unknown: confidence under 50 %." in said
+    assert "shown as unknown count here by their most probable class" in said
     votes = unpacked(data["maps"]["disagreement"], "u1").reshape(60, 90)
     assert (votes[30:, 30:60] == 0).all(), "rejected pixels have a label, too"
     assert "Confidence, calibrated without ground truth" in text
