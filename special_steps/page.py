@@ -369,33 +369,37 @@ def accuracy_part(
         caption = "The maps on the way to this one (mean ± standard deviation over seeds)"
         right += table(heads, lines, caption)
     body = f'<div class="beside"><div>{left}</div><div>{right}</div></div>'
-    body = by_points + paragraphs(intro, meaning) + body + _calibration(shown)
+    body = by_points + paragraphs(intro, meaning) + body + _calibration(shown, calibrated)
     return section("accuracy", "How right is the map?", body)
 
 
-def _calibration(shown: Mapping[str, Any]) -> str:
-    """How far confidence says what is right, and what is gained by leaving out what is not sure: two charts."""
+def _calibration(shown: Mapping[str, Any], calibrated: bool) -> str:
+    """How far confidence says what is right, and what is gained by leaving out what is not sure: two charts.
+
+    Where there is no calibrated confidence, evaluate takes the probability of the best class in its place.
+    """
     charts = []
+    what = "confidence" if calibrated else "probability of the best class"
     bins = [one for one in shown.get("reliability") or () if one["pixels"]]
     if bins:
         x, y = _columns(bins, "confidence", "accuracy")
         ideal = Line(
             np.array([0.0, 1.0]), np.array([0.0, 1.0]), "stroke:var(--soft);stroke-dasharray:4 3"
         )
-        text = "On the dashed line, confidence says exactly how often the map is right; below it, too much."
+        text = f"On the dashed line, {what} says exactly how often the map is right; below the line it says too much."
         if shown.get("ece") is not None:
             text = (
-                f"Confidence and accuracy differ by {100 * shown['ece']:.1f} percentage points in the mean (expected"
-                f" calibration error). {text}"
+                f"{what[:1].upper()}{what[1:]} and accuracy differ by {100 * shown['ece']:.1f} percentage points in the"
+                f" mean (expected calibration error). {text}"
             )
         chart = line_chart(
             [ideal, Line(x, y, "stroke:var(--line0)")],
-            label="Accuracy of pixels by their confidence, beside the line of perfect agreement",
-            x_title="confidence",
+            label=f"Accuracy of pixels by {what}, beside the line of perfect agreement",
+            x_title=what,
             y_title="share that is right",
             from_zero=True,
         )
-        charts.append(("Is the confidence true?", chart, text))
+        charts.append((f"Is the {what} true?", chart, text))
     curve = shown.get("reject_curve") or ()
     if len(curve) > 1:
         x, y = _columns(curve, "kept", "accuracy")
@@ -407,8 +411,8 @@ def _calibration(shown: Mapping[str, Any]) -> str:
             y_title="share of them that is right",
         )
         text = (
-            f"Of the surest half of the pixels {100 * half:.1f} % are right, of all {100 * y[-1]:.1f} %. The setting"
-            " reject leaves unsure pixels out as unknown."
+            f"Of the surest half of the pixels {100 * half:.1f} % are right, of all {100 * y[-1]:.1f} %."
+            + " The setting reject leaves unsure pixels out as unknown." * calibrated
         )
         charts.append(("What if unsure pixels are left out?", chart, text))
     panels = "".join(

@@ -428,7 +428,7 @@ def test_calibration_and_what_rejecting_gains(scene):
     metrics = scene.file("metrics.json", METRICS | {"stage": "consensus"} | CALIBRATION)
     text = scene.write(metrics=[metrics])
     said = Text(text).said
-    assert "differ by 4.1 percentage points" in said
+    assert "Probability of the best class and accuracy differ by 4.1 percentage points" in said
     assert "Of the surest half of the pixels 86.7 % are right, of all 70.0 %." in said
     labels = [attributes.get("aria-label") for tag, attributes in Text(text).tags if tag == "svg"]
     assert sum("Accuracy of" in str(label) for label in labels) == 2
@@ -454,7 +454,7 @@ def rejecting(scene: Scene, **others: Any) -> str:
 
 
 def test_unknown_pixels(scene):
-    metrics = scene.file("metrics.json", METRICS | {"stage": "consensus"})
+    metrics = scene.file("metrics.json", METRICS | {"stage": "consensus"} | CALIBRATION)
     text = rejecting(scene, metrics=[metrics])
     data, said = data_of(text), Text(text).said
     labels = unpacked(data["maps"]["labels"], "u1").reshape(60, 90)
@@ -462,6 +462,7 @@ def test_unknown_pixels(scene):
     assert len(data["names"]) == 3 and len(data["colours"]) == 4
     assert "unknown50.5 %10,800 m²" in said and "bare soil16.8 %3,600 m²" in said
     assert "Unknown: confidence under 50 %." in said
+    assert "Confidence and accuracy differ by 4.1 percentage points" in said
     assert "shown as unknown count here by their most probable class" in said
     votes = unpacked(data["maps"]["disagreement"], "u1").reshape(60, 90)
     assert (votes[30:, 30:60] == 0).all(), "rejected pixels have a label, too"
