@@ -133,7 +133,7 @@ def spectra_picture(
     heading = "Line: mean of the map's pixels of each class; band: standard deviation"
     heading += "; dashes: the spectral library's nearest, as bright" * bool(nearest)
     text = [text[:1].upper() + text[1:] + "." for text in sentences]
-    wide = 52 * min(3, len(panels))
+    wide = 70 * min(3, len(panels))  # letters over the panels of a row
     foot = "\n".join(line for each in text for line in textwrap.wrap(each, wide))
     return spectra_figure(panels, heading, foot)
 
