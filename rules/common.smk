@@ -475,6 +475,12 @@ def stages_before(scene, run, folder):
     return before
 
 
+def evidence_told(scene, run):
+    """What the spectral library says of the scene's classes in words and lines, for runs that ask it."""
+    known = evidence_files(scene, run)[1:] if (scene, run) in LABELLED else []
+    return [*known, f"results/{scene}/evidence.csv"] if known else []
+
+
 def page_inputs(scene, run, folder):
     """What a page shows besides the map, by the option that takes it."""
     where = f"results/{scene}/{run}/"
@@ -484,10 +490,10 @@ def page_inputs(scene, run, folder):
         told.append(f"{where}cotrain.json")
     if (last := exported(scene, run)[folder]).startswith("applied"):
         told.append(f"{where}{last}.json")
-    known = evidence_files(scene, run)[1:] if (scene, run) in LABELLED else []
     return {
         "seeds": voting(scene, run) if folder == "" else [],
-        "evidence": [*known, f"results/{scene}/evidence.csv"] if known else [],
+        "spectra": f"{where}{folder}spectra.csv",
+        "evidence": evidence_told(scene, run),
         "told": told,
         "metrics": [
             f"{where}{stage}.metrics.json"
@@ -513,6 +519,7 @@ def bundle(scene, run, folder):
     """The files of a map, for a GIS."""
     names = ["map.png", "map.tif", "map.tif.aux.xml", "map.qml", "confidence.tif"]
     names += ["probabilities.tif", "polygons.gpkg", "polygons.qml", "areas.csv"]
+    names += ["spectra.csv", "spectra.png"]
     if folder == "" and len(voting(scene, run)) > 1:
         names.append("disagreement.tif")
     return [f"results/{scene}/{run}/{folder}{name}" for name in names]

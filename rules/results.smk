@@ -119,6 +119,40 @@ rule polygons:
         " --table {output.areas} {params.settings} &> {log}"
 
 
+rule spectra:
+    input:
+        cube="results/{scene}/cube.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        evidence=lambda w: evidence_told(w.scene, w.run),
+    output:
+        table="results/{scene}/{run}/{folder}spectra.csv",
+        picture=report(
+            "results/{scene}/{run}/{folder}spectra.png",
+            caption="../workflow/report/spectra.rst",
+            category="Spectra of the classes",
+            subcategory="{scene}",
+            labels=lambda w: {"run": w.run, "map": exported(w.run)[w.folder]},
+        ),
+    log:
+        "logs/{scene}/{run}/{folder}spectra.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/{folder}spectra.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        settings=lambda w: flags(
+            {
+                "evidence": evidence_told(w.scene, w.run),
+                "colours": SCENES[w.scene]["colours"],
+                "reject": RUNS[w.run].get("reject"),
+            }
+        ),
+        code=digest_of("spectra"),
+    shell:
+        "python -m special_steps.spectra --cube {input.cube} --prediction {input.prediction}"
+        " --table {output.table} --picture {output.picture} {params.settings} &> {log}"
+
+
 rule stac:
     input:
         files=lambda w: bundle(w.scene, w.run, w.folder),
@@ -154,6 +188,7 @@ rule page:
         rgb="results/{scene}/rgb.zarr",
         prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         seeds=lambda w: page_inputs(w.scene, w.run, w.folder)["seeds"],
+        spectra="results/{scene}/{run}/{folder}spectra.csv",
         evidence=lambda w: page_inputs(w.scene, w.run, w.folder)["evidence"],
         told=lambda w: page_inputs(w.scene, w.run, w.folder)["told"],
         metrics=lambda w: page_inputs(w.scene, w.run, w.folder)["metrics"],
@@ -178,6 +213,7 @@ rule page:
                 "map_id": map_id(w.scene, w.run, exported(w.scene, w.run)[w.folder]),
                 "colours": SCENES[w.scene]["colours"],
                 "config": config_of(settings, w.scene, w.run),
+                "reject": RUNS[w.run].get("reject"),
             }
         ),
         code=digest_of("page"),

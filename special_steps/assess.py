@@ -20,11 +20,10 @@ from special_steps.core.notes import gathered
 from special_steps.core.store import grid_of, open_store, read_array
 from special_steps.io.class_map import ClassMap, pixels_of, read_class_map
 from special_steps.io.points import read_points
-from special_steps.io.reference_sample import Strata, read_strata, strata_file
+from special_steps.io.reference_sample import OTHER, Strata, read_strata, strata_file
 
 log = logging.getLogger("special")
 
-OTHER = "other"  # a reference that is none of the map's classes
 DRAWS = 4000
 LEVEL = 0.95
 SHOWN = 5  # points or values in a message

@@ -23,7 +23,7 @@ EXTENSIONS = {  # by the prefix of their fields
     "proj": "projection/v2.0.0",
     "raster": "raster/v2.0.0",
     "file": "file/v2.1.0",
-    "processing": "processing/v1.2.0",
+    "processing": "processing/v1.1.0",
     "eo": "eo/v2.0.0",
     "hsi": "hsi/v1.0.0",
 }
@@ -36,6 +36,8 @@ KINDS: dict[str, tuple[str, str, str, list[str], str | None, Any]] = {
     "probabilities.tif": ("probabilities", "Probability of each class", COG, ["data"], "uint8", 255),
     "polygons.gpkg": ("polygons", "Land cover as polygons", "application/geopackage+sqlite3", ["data"], None, None),
     "areas.csv": ("areas", "Area of each class", "text/csv", ["data"], None, None),
+    "spectra.csv": ("spectra", "Mean spectrum of each class", "text/csv", ["data"], None, None),
+    "spectra.png": ("spectra-plot", "Mean spectrum of each class, drawn", "image/png", ["overview"], None, None),
     "map.tif.aux.xml": ("attribute-table", "GDAL's attribute table of the map", "text/xml", ["metadata"], None, None),
     "map.qml": ("style", "QGIS's style of the map", "text/xml", ["metadata"], None, None),
     "polygons.qml": ("polygon-style", "QGIS's style of the polygons", "text/xml", ["metadata"], None, None),

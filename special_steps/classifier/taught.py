@@ -102,7 +102,7 @@ def _moments(joint: np.ndarray, labels: np.ndarray, people: Sequence[np.ndarray]
     pooled = covariances[enough].mean(0) if enough.any() else np.cov(joint.T, bias=True)
     pooled = np.atleast_2d(pooled)
     given = np.array([len(pixels) > 0 for pixels in people])
-    for k in np.flatnonzero(given):
+    for k in map(int, np.flatnonzero(given)):
         means[k] = _centre(people[k], pooled)
     covariances[given & ~many] = pooled
     # as for many pixels: the ensemble shall not shrink what is pooled already

@@ -84,7 +84,7 @@ def take_classes(config: dict[str, Any]) -> None:
         for key in ("materials", "spectra", "labels"):
             if scene[key]:
                 raise UserError(
-                    f"config: scenes.{name}.{key}: the scene is mapped by what {known} learned, and learns nothing itself;"
+                    f"config: scenes.{name}.{key}: the scene is mapped by what {known} learned, and learns nothing;"
                     f" leave it out, or set it in scenes.{known}"
                 )
         if scene["classes"] is not None:

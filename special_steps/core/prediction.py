@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import zarr
 
+from special_steps.core.errors import UserError
 from special_steps.core.store import (
     Grid,
+    array_of,
     create_array,
     new_store,
     read_array,
@@ -79,6 +81,34 @@ def labels(probabilities: np.ndarray, nodata: np.ndarray) -> np.ndarray:
 def given_labels(store: zarr.Group) -> np.ndarray | None:
     """(y, x) uint8 labels that people gave, 0 for none, as a store of class probabilities keeps them; None without."""
     return read_array(store, "given") if "given" in store else None
+
+
+def check_reject(path: Path, store: zarr.Group, reject: float | None) -> None:
+    """Raise UserError, naming the store, when pixels shall be rejected by a confidence that it does not have."""
+    if reject is not None and "confidence" not in store:
+        raise UserError(
+            f"{path}: reject {reject:g} needs a calibrated confidence, and this map has none; take reject out of the"
+            " config, or make the map again with method agreement"
+        )
+
+
+def shown_labels(store: zarr.Group, part: Any, reject: float | None) -> np.ndarray:
+    """Labels of a map as people see it.
+
+    Args:
+        store: with `labels` and, where `reject` is given, `confidence`.
+        part: index of rows and columns.
+        reject: pixels of less confidence are unknown; None for none.
+
+    Returns:
+        (y, x) uint8: 1..K, K + 1 = unknown, 0 = no data.
+    """
+    found = np.asarray(array_of(store, "labels")[part])
+    if reject is None:
+        return found
+    unknown = array_of(store, "class").shape[0] + 1
+    sure = np.asarray(array_of(store, "confidence")[part]) >= reject
+    return np.where((found == 0) | sure, found, np.uint8(unknown))
 
 
 def write_prediction(

@@ -10,6 +10,16 @@ from special_steps.core.errors import UserError
 WIDEST = 60.0  # nm between neighbouring bands that values are interpolated across
 SAME = 0.05  # of the distance to the nearest band: so near, a band of two sensors is the same
 DEAD = 4  # times the usual distance between bands that may lie between two: a few dead ones
+GAP = 40.0  # nm without a band: a line over it would show what nobody measured
+
+
+def gap_of(wavelengths: np.ndarray) -> float:
+    """The distance in nm that drawn lines do not cross: GAP, or more where all bands are far apart.
+
+    Args:
+        wavelengths: (band,) of the bands that are drawn, nm, increasing.
+    """
+    return max(GAP, 3 * float(np.median(np.diff(wavelengths)))) if len(wavelengths) > 1 else GAP
 
 
 def interpolate(

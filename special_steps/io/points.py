@@ -115,6 +115,7 @@ def _write_geopackage(
         driver="GPKG",
         geometry_type="Point",
         crs=crs,
+        dataset_options={"VERSION": "1.2"},  # GIS of some years ago warn of newer ones
     )
 
 

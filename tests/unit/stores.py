@@ -7,7 +7,17 @@ import numpy as np
 import zarr
 
 from special_steps.core.prediction import write_prediction
-from special_steps.core.store import UNKNOWN, Grid, grid_of, new_store, read_array, write_array
+from special_steps.core.store import (
+    UNKNOWN,
+    Grid,
+    class_names,
+    grid_of,
+    new_store,
+    open_store,
+    read_array,
+    write_array,
+    write_names,
+)
 
 DIMS = {
     "reflectance": ("band", "y", "x"),
@@ -67,6 +77,18 @@ def make_prediction(
     made_by = {"step": "test", "settings": {}, "inputs": []}
     write_prediction(path, probabilities, nodata, class_names=class_names, grid=grid, **made_by)
     return path
+
+
+def with_confidence(prediction: Path, out: Path, confidence: np.ndarray) -> Path:
+    """A copy of a prediction that has a calibrated confidence."""
+    store = open_store(prediction)
+    with new_store(out, step="test", settings={}, inputs=[], grid=grid_of(store)) as group:
+        write_names(group, class_names(store))
+        for name in ("probabilities", "labels", "margin", "nodata"):
+            dims = DIMS.get(name, ("y", "x"))
+            write_array(group, name, read_array(store, name), dims)
+        write_array(group, "confidence", confidence.astype("f4"), ("y", "x"))
+    return out
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

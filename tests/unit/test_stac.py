@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 from jsonschema import Draft202012Validator
+from stac_schemas import core_errors, extension_errors
 from stores import make_cube, make_prediction, make_rgb, one_hot
 
 from special_steps.core.palette import class_colours
@@ -71,7 +72,7 @@ ASSET = {
     },
     "additionalProperties": False,
 }  # fmt: skip
-# The shape of a STAC item of version 1.1.0 and of what the extensions add, written down from their specifications
+# The shape of an item of ours: STAC's fields and the extensions' that we write, with no other beside them
 ITEM = {
     "type": "object",
     "required": ["type", "stac_version", "id", "geometry", "properties", "links", "assets"],
@@ -145,6 +146,7 @@ def check(found):
     stated = {re.search(r"\.io/(\w+)/v", url)[1] for url in found["stac_extensions"]}
     named = {"projection": "proj"}
     assert {named.get(one, one) for one in stated} == prefixes
+    assert extension_errors(found) == []
 
 
 def made(grid=Grid(UTM, AFFINE), shape=(40, 60), **changes):  # noqa: B008
@@ -174,6 +176,34 @@ def test_the_shape():
     assert (properties["hsi:wavelength_min"], properties["hsi:wavelength_max"]) == (0.4105, 2.45)
     assert [b["eo:full_width_half_max"] for b in found["assets"]["scene"]["bands"]] == [0.008, 0.009, 0.01]  # fmt: skip
     assert properties["processing:software"]["numpy"] == "2.0"
+
+
+@pytest.fixture
+def pystac():
+    return pytest.importorskip(
+        "pystac", reason="pystac is not installed: pip install --no-deps -r envs/oracle.txt"
+    )
+
+
+@pytest.mark.parametrize("grid", [Grid(UTM, AFFINE), Grid()])
+def test_stac_s_own_schema(pystac, grid):
+    found = made(grid)
+    assert core_errors(found) == []
+    read = pystac.Item.from_dict(found)
+    assert read.id == "harbour-hsi" and read.datetime.year == 2026
+    assert read.assets["map"].href == "./map.tif" and read.bbox == found.get("bbox")
+
+
+def test_the_schemas_see_mistakes(pystac):
+    found = made()
+    found["assets"]["map"]["classification:classes"][1]["color_hint"] = "#0000ff"
+    found["properties"]["proj:shape"] = [40.5, 60]
+    found["assets"]["map"]["file:checksum"] = "SHA"
+    found["properties"]["processing:software"] = "SPECIAL"
+    told = " ".join(extension_errors(found))
+    assert all(word in told for word in ("#0000ff", "40.5", "SHA", "'SPECIAL'"))
+    del found["bbox"]
+    assert any("bbox" in text for text in core_errors(found))
 
 
 def test_the_classes():

@@ -176,6 +176,7 @@ SETTINGS = {
         changed("export", "min_area", value=500),  # a page says how to make it again
     ],
     "signatures": [changed("colours", value={"water": "#0000ff"})],
+    "spectra": [changed("colours", value={"water": "#0000ff"})],
     "polygons": [
         changed("export", "min_area", value=500),
         changed("colours", value={"water": "#0000ff"}),
@@ -323,7 +324,7 @@ def test_a_line_of_a_kernel_runs_the_steps_that_load_it(untouched, every_job, lo
 
 FILES = [
     "map.png", "map.tif", "map.tif.aux.xml", "map.qml", "confidence.tif", "probabilities.tif",
-    "polygons.gpkg", "polygons.qml", "areas.csv",
+    "polygons.gpkg", "polygons.qml", "areas.csv", "spectra.csv", "spectra.png",
 ]  # fmt: skip
 BUNDLES = {f"results/demo/{run}/{name}" for run in SMALL["runs"] for name in FILES}
 INPUTS = [
