@@ -275,6 +275,27 @@ def exported(run):
     return {"": stages(run)[-1]} | quick
 
 
+def rejecting(run, folder):
+    """Confidence under which a map's pixels are unknown; None for maps of single seeds, whose margin is no probability."""
+    return None if folder.startswith("seed-") else RUNS[run]["reject"]
+
+
+def rejecting_stage(run, stage):
+    """The same, for the stages that a run's maps are exported from."""
+    shown = [folder for folder, last in exported(run).items() if last == stage]
+    return rejecting(run, shown[0]) if shown else None
+
+
+def unknown():
+    """Maps with pixels of unknown class: scene, run, confidence that a class needs; not the quick ones."""
+    return [
+        (s, r, rejecting(r, ""))
+        for s in SCENES
+        for r in RUNS
+        if "" in exported(r) and rejecting(r, "") is not None
+    ]
+
+
 def voting(scene, run):
     """Stores of the networks that a run's one map is made of: what can agree with it, or not."""
     if "" not in exported(run):

@@ -18,6 +18,7 @@ rule evaluate:
         settings=lambda w: flags(
             {
                 "map_id": map_id(w.scene, w.run, w.stage),
+                "reject": rejecting_stage(w.run, w.stage),
                 "ground_truth": data_files(SCENES[w.scene]["ground_truth"]["path"]),
             }
             | truth_settings(w.scene)
@@ -57,6 +58,7 @@ rule export:
             {
                 "colours": SCENES[w.scene]["colours"],
                 "networks": networks_asked(w.run, w.folder),
+                "reject": rejecting(w.run, w.folder),
                 "north_up": settings["export"]["north_up"],
             }
         ),
@@ -175,6 +177,7 @@ rule page:
             | {
                 "map_id": map_id(w.scene, w.run, exported(w.run)[w.folder]),
                 "colours": SCENES[w.scene]["colours"],
+                "reject": rejecting(w.run, w.folder),
                 "config": config_of(settings, w.scene, w.run),
             }
         ),
@@ -266,6 +269,7 @@ rule summary:
         witnesses=[path for _, _, path in witnesses()],
         diagnoses=[f"results/{s}/{r}/cotrain.json" for s, r in diagnosed()],
         assessments=[path for _, _, path in assessments()],
+        areas=[f"results/{s}/{r}/areas.csv" for s, r, _ in unknown()],
     output:
         csv="results/summary.csv",
         markdown="results/summary.md",
@@ -295,6 +299,10 @@ rule summary:
                     for (scene, run), path in zip(diagnosed(), input.diagnoses)
                 ],
                 "assessments": [path for _, _, path in assessments()],
+                "unknown": [
+                    {"scene": scene, "run": run, "reject": reject, "areas": str(path)}
+                    for (scene, run, reject), path in zip(unknown(), input.areas)
+                ],
                 "maps": linked(),
             }
         ),

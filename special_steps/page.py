@@ -677,6 +677,7 @@ def page(
     tables: dict[str, list[Path]],
     config: dict[str, Any],
     colours: dict[str, str],
+    reject: float | None,
     out: Path,
 ) -> None:
     """Write a page with the map and all that is known of it.
@@ -694,6 +695,7 @@ def page(
         tables: of each seed, CSV files of its training in order.
         config: the settings that the run can be repeated with.
         colours: the user's own colours (#rrggbb) of classes.
+        reject: confidence under which the exported map's pixels are unknown; null for none.
         out: HTML file to write.
     """
     scene = map_id["scene"]

@@ -1,5 +1,6 @@
 """Stores that several tests need, small and filled by hand."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,16 @@ import numpy as np
 import zarr
 
 from special_steps.core.prediction import write_prediction
-from special_steps.core.store import UNKNOWN, Grid, grid_of, new_store, read_array, write_array
+from special_steps.core.store import (
+    UNKNOWN,
+    Grid,
+    _chunk_files,
+    create_array,
+    grid_of,
+    new_store,
+    read_array,
+    write_array,
+)
 
 DIMS = {
     "reflectance": ("band", "y", "x"),
@@ -65,6 +75,18 @@ def make_prediction(
     grid = Grid(crs, None if transform is None else tuple(transform))
     made_by = {"step": "test", "settings": {}, "inputs": []}
     write_prediction(path, probabilities, nodata, class_names=class_names, grid=grid, **made_by)
+    return path
+
+
+def add_confidence(path: Path, confidence: Any) -> Path:
+    """Give a finished prediction a calibrated confidence (y, x), or one for all pixels."""
+    store = zarr.open_group(path)
+    shape = store["labels"].shape
+    create_array(store, "confidence", shape, ("y", "x"))[:] = confidence
+    store.attrs["files"] = _chunk_files(path)  # open_store counts them: what was added is told
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of consolidated metadata, which Zarr's own format lacks
+        zarr.consolidate_metadata(path)
     return path
 
 

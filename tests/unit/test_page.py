@@ -83,6 +83,7 @@ class Scene:
             "tables": {},
             "config": CONFIG,
             "colours": COLOURS,
+            "reject": None,
             "out": self.folder / out,
         }
         page(**options | others)
