@@ -79,10 +79,8 @@ rule network:
 
 rule consensus:
     input:
-        cotrain="results/{scene}/{run}/cotrain.zarr",
-        networks=lambda w: [
-            f"results/{w.scene}/{w.run}/{seed}network.zarr" for seed in seeds(w.run)
-        ],
+        cotrain=lambda w: cotrained(w.scene, w.run),
+        networks=lambda w: voting(w.scene, w.run),
     output:
         directory("results/{scene}/{run}/consensus.zarr"),
     log:
@@ -92,11 +90,15 @@ rule consensus:
     conda:
         "../envs/special.yaml"
     params:
-        networks=lambda w, input: flags({"networks": list(map(str, input.networks))}),
+        stores=lambda w: flags(
+            {
+                "cotrain": next(iter(cotrained(w.scene, w.run)), None),
+                "networks": voting(w.scene, w.run),
+            }
+        ),
         code=digest_of("consensus"),
     shell:
-        "python -m special_steps.consensus --cotrain {input.cotrain} {params.networks}"
-        " --out {output} &> {log}"
+        "python -m special_steps.consensus {params.stores} --out {output} &> {log}"
 
 
 rule baseline:

@@ -252,15 +252,19 @@ def seeds(run):
     return [f"seed-{seed}/" for seed in RUNS[run]["seeds"]] if trained else []
 
 
-# what the trainings of a method are, in order: rules, and names of their tables of epochs
+# what the trainings of a method are, in order: rules, and names of their tables of epochs; and the last one's store
 TRAININGS = {"agreement": ["network"], "published": ["warmup", "refine"]}
+TRAINED = {"agreement": "network", "published": "final"}
 
 
 def stages(run):
     """All maps of a run, in the order of the method."""
     following = {
         "agreement": ["cotrain", *(f"{s}network" for s in seeds(run)), "consensus"],
-        "published": [f"{s}{m}" for s in seeds(run) for m in ("warmup", "final")],
+        "published": [
+            *(f"{seed}{stage}" for seed in seeds(run) for stage in ("warmup", "final")),
+            "consensus",
+        ],
         "none": [],
     }
     return ["pseudo", *following.get(RUNS[run]["method"], ["baseline"])]
@@ -269,10 +273,15 @@ def stages(run):
 def exported(run):
     """Folders that a run's maps are exported to, and the stage that each shows."""
     method = RUNS[run]["method"]
-    if method == "published":
-        return {folder: f"{folder}final" for folder in seeds(run)}
     quick = {"quick/": "cotrain"} if method == "agreement" else {}
-    return {"": stages(run)[-1]} | quick
+    single = seeds(run) if settings["export"]["seeds"] else []
+    return {"": stages(run)[-1]} | quick | {s: f"{s}{TRAINED[method]}" for s in single}
+
+
+def cotrained(scene, run):
+    """What the map of a run is made of, beside its networks."""
+    made = RUNS[run]["method"] == "agreement"
+    return [f"results/{scene}/{run}/cotrain.zarr"] if made else []
 
 
 def rejecting(run, folder):
@@ -297,16 +306,14 @@ def unknown():
 
 
 def voting(scene, run):
-    """Stores of the networks that a run's one map is made of: what can agree with it, or not."""
-    if "" not in exported(run):
-        return []
-    last = {"agreement": "network", "published": "final"}.get(RUNS[run]["method"])
+    """Stores of the networks that a run's map is made of: what can agree with it, or not."""
+    last = TRAINED.get(RUNS[run]["method"])
     return [f"results/{scene}/{run}/{seed}{last}.zarr" for seed in seeds(run)]
 
 
 def networks_asked(run, folder):
     """How many they are; None for a map that is not made of several networks."""
-    return len(voting("", run)) or None if folder == "" else None
+    return len(seeds(run)) or None if folder == "" else None
 
 
 def prompts(scene, run):

@@ -19,8 +19,9 @@ def probabilities(seed, shape=(6, 5)):
 def test_half_is_co_trainings_and_half_the_networks():
     cotrained = np.array([0.8, 0.2], "f4").reshape(2, 1, 1)
     networks = [np.array(p, "f4").reshape(2, 1, 1) for p in ([0.2, 0.8], [0.6, 0.4])]
-    found = averaged(cotrained, networks)
+    found = averaged(networks, cotrained)
     np.testing.assert_allclose(found.ravel(), [0.6, 0.4], atol=1e-7)
+    np.testing.assert_allclose(averaged(networks).ravel(), [0.4, 0.6], atol=1e-7)
     assert found.dtype == np.float32
     np.testing.assert_allclose(cotrained.ravel(), [0.8, 0.2])
     np.testing.assert_allclose(networks[0].ravel(), [0.2, 0.8])
@@ -45,14 +46,24 @@ def test_the_step(tmp_path):
     assert grid_of(found) == grid_of(open_store(paths[0]))
 
 
+def test_without_co_training_it_is_the_networks_mean(tmp_path):
+    maps = [probabilities(i) for i in range(3)]
+    paths = [tmp_path / f"{i}.zarr" for i in range(3)]
+    for path, each in zip(paths, maps, strict=True):
+        make_prediction(path, each, CLASSES)
+    consensus(cotrain=None, networks=paths, out=tmp_path / "out.zarr")
+    found = open_store(tmp_path / "out.zarr")["probabilities"][:]
+    np.testing.assert_allclose(found, np.mean(maps, 0), atol=1e-6)
+
+
 def test_a_tall_scene_is_read_in_strips(tmp_path, monkeypatch):
     from special_steps import consensus as module
 
     heights = []
 
-    def watched(cotrained, networks):
+    def watched(networks, cotrained):
         heights.append(cotrained.shape[1])
-        return averaged(cotrained, networks)
+        return averaged(networks, cotrained)
 
     monkeypatch.setattr(module, "averaged", watched)
     maps = [probabilities(i, (600, 4)) for i in range(2)]

@@ -320,14 +320,11 @@ def test_a_line_of_a_kernel_runs_the_steps_that_load_it(untouched, every_job, lo
 
 # --- inputs -------------------------------------------------------------------------------------
 
-FOLDERS = {"hsi": "", "published": "seed-0/", "lda": "", "labels": ""}
 FILES = [
     "map.png", "map.tif", "map.tif.aux.xml", "map.qml", "confidence.tif", "probabilities.tif",
     "polygons.gpkg", "polygons.qml", "areas.csv",
 ]  # fmt: skip
-BUNDLES = {
-    f"results/demo/{run}/{folder}{name}" for run, folder in FOLDERS.items() for name in FILES
-}
+BUNDLES = {f"results/demo/{run}/{name}" for run in SMALL["runs"] for name in FILES}
 INPUTS = [
     *(f"results/demo/hsi/{name}" for name in FILES),  # those of other runs are alike
     "resources/demo/scene.img",
@@ -362,6 +359,8 @@ INPUTS = [
     "results/demo/published/seed-0/final.zarr",
     "results/demo/published/seed-0/final.metrics.json",
     "results/demo/published/seed-0/refine.csv",
+    "results/demo/published/consensus.zarr",
+    "results/demo/published/consensus.metrics.json",
     "results/demo/lda/baseline.zarr",
     "results/demo/lda/baseline.metrics.json",
 ]

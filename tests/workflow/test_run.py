@@ -79,14 +79,15 @@ def test_the_table_has_the_stages_of_each_method_in_order(finished):
     table = pd.read_csv(finished / "results/summary.csv").groupby("run")["stage"].apply(list)
     assert table.to_dict() == {
         "hsi": ["pseudo", "cotrain", "network", "consensus"],
-        "published": ["pseudo", "warmup", "final"],
+        "published": ["pseudo", "warmup", "final", "consensus"],
         "lda": ["pseudo", "baseline"],
         "labels": ["pseudo"],
     }
 
 
 def test_the_exported_map_is_the_methods_last(finished):
-    shown = {RUN: "consensus", PUBLISHED: "final", "results/demo/lda": "baseline"}
+    published = "results/demo/published"
+    shown = {RUN: "consensus", published: "consensus", "results/demo/lda": "baseline"}
     for folder, stage in shown.items():
         with rasterio.open(finished / folder / "map.tif") as raster:
             labels = open_store(finished / folder / f"{stage}.zarr")["labels"][:]
@@ -164,6 +165,28 @@ def test_several_seeds_disagree_and_one_says_that_it_cannot(run, finished):
     assert set(job.inputs) == {f"{RUN}/consensus.zarr", *networks}
     (item,) = (job for job in jobs if f"{RUN}/stac-item.json" in job.outputs)
     assert f"{RUN}/disagreement.tif" in item.inputs
+
+
+def test_maps_of_single_seeds_are_written_when_asked(run, finished, tmp_path):
+    """Each with all that is made of a map, but no disagreement; methods without training have none."""
+    work = tmp_path / "work"
+    shutil.copytree(finished, work)
+    assert not list(work.glob("results/demo/*/seed-*/map.tif"))
+    config = changed(export={"seeds": True})
+    assert run(work, config, "--until", "export", "assess").returncode == 0
+    for folder, stage in {f"{RUN}/seed-0": "network", PUBLISHED: "final"}.items():
+        with rasterio.open(work / folder / "map.tif") as raster:
+            labels = open_store(work / folder / f"{stage}.zarr")["labels"][:]
+            np.testing.assert_array_equal(raster.read(1), labels)
+    assert not list(work.glob("results/demo/l*/seed-*"))
+    made = {
+        file
+        for job in jobs_of(run(work, config, "--dry-run", "--printshellcmds", "--forceall").stdout)
+        for file in job.outputs
+        if file.startswith(f"{RUN}/seed-0/")
+    }
+    assert {f"{RUN}/seed-0/{name}" for name in (*BUNDLE, "index.html")} <= made
+    assert f"{RUN}/seed-0/disagreement.tif" not in made
 
 
 def test_the_files_for_a_gis_agree(finished):

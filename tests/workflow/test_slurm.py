@@ -28,6 +28,7 @@ GPU_RULES = {"clip_scale", "network", "warmup", "refine"}
 TRAINING = {"epochs": 5, "warmup_epochs": 1, "iterations": 1}
 CONFIG = SMALL | {
     "seeds": [0, 1],
+    "export": {"seeds": True},
     "runs": SMALL["runs"] | {"published": {"method": "published", "training": TRAINING}},
 }
 FOLDERS = [Path(file).parent for file in MAPS]
