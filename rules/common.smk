@@ -200,6 +200,16 @@ def witnesses():
     return [(s, None, f"results/{s}/evidence.json") for s in asking] + both
 
 
+def presences(folder=""):
+    """What is known of whether each class is there at all: scene, run, file; the maps of `none` are the labels."""
+    return [
+        (s, r, f"results/{s}/{r}/{folder}presence.json")
+        for s in SCENES
+        for r in RUNS
+        if RUNS[r]["method"] != "none" and folder in exported(r)
+    ]
+
+
 def clip_checked(scene, run):
     """Spectra that CLIP's labels are compared with, where they are joined with the library's."""
     asked = evidence_files(scene, run) and RUNS[run]["clip"] != "none"
@@ -447,6 +457,8 @@ def page_inputs(scene, run, folder):
     told = [file for s, r, file in witnesses() if (s, r) == (scene, run)]
     if (scene, run) in diagnosed():
         told.append(f"{where}cotrain.json")
+    if not folder.startswith("seed-"):
+        told += [file for s, r, file in presences(folder) if (s, r) == (scene, run)]
     known = evidence_files(scene, run)[1:]
     return {
         "seeds": voting(scene, run) if folder == "" else [],

@@ -119,6 +119,25 @@ rule polygons:
         " --table {output.areas} {params.settings} &> {log}"
 
 
+rule presence:
+    input:
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        witnesses="results/{scene}/{run}/witnesses.zarr",
+    output:
+        "results/{scene}/{run}/{folder}presence.json",
+    log:
+        "logs/{scene}/{run}/{folder}presence.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/{folder}presence.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        code=digest_of("presence"),
+    shell:
+        "python -m special_steps.presence --prediction {input.prediction}"
+        " --witnesses {input.witnesses} --out {output} &> {log}"
+
+
 rule stac:
     input:
         files=lambda w: bundle(w.scene, w.run, w.folder),
@@ -266,7 +285,7 @@ rule summary:
     input:
         scenes=[f"results/{scene}/cube.zarr" for scene in SCENES],
         metrics=all_metrics(),
-        witnesses=[path for _, _, path in witnesses()],
+        witnesses=[path for _, _, path in witnesses() + presences()],
         diagnoses=[f"results/{s}/{r}/cotrain.json" for s, r in diagnosed()],
         assessments=[path for _, _, path in assessments()],
         areas=[f"results/{s}/{r}/areas.csv" for s, r, _ in unknown()],
@@ -292,7 +311,9 @@ rule summary:
                 "metrics": list(map(str, input.metrics)),
                 "witnesses": [
                     {"scene": scene, "run": run, "path": str(path)}
-                    for (scene, run, _), path in zip(witnesses(), input.witnesses)
+                    for (scene, run, _), path in zip(
+                        witnesses() + presences(), input.witnesses
+                    )
                 ],
                 "diagnoses": [
                     {"scene": scene, "run": run, "path": str(path)}

@@ -166,8 +166,8 @@ def summary(
 
 def _unknown(areas: str) -> float:
     """Share of a map that is of unknown class."""
-    table = pd.read_csv(areas, keep_default_na=False).set_index("class")
-    return float(table.loc[UNKNOWN, "share"])
+    table = pd.read_csv(areas, keep_default_na=False)
+    return float(table["share"].to_numpy()[table["class"] == UNKNOWN][0])
 
 
 def _markdown(

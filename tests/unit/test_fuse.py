@@ -26,6 +26,7 @@ def fuse(
         evidence=list(evidence),
         features=features,
         out=out,
+        labels=out.with_name(f"{out.stem}-witnesses.zarr"),
         witnesses=out.with_suffix(".json"),
         **{"align": False} | given,
     )
