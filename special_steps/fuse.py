@@ -141,7 +141,7 @@ def fuse(
         rgb: the scene's RGB store: its size, no-data mask and georeference.
         out: store to write.
         labels: store to write, what each witness that has a say calls each pixel: `labels` (witness, y, x); the
-            attributes `witnesses` (their names) and `asked` (by witness, the classes that it can see) belong to it.
+            attributes `witnesses` (their names) and `asked` (by witness, the classes that it can judge) belong to it.
         witnesses: JSON file to write: where the maps and the spectral library contradict each other; an agreement of
             null where there is only one of them.
         class_names: the scene's classes, in order.
@@ -199,6 +199,8 @@ def fuse(
         class_names=class_names,
         grid=grid,
     )
+    if list(seen) == [LIBRARY]:  # alone, it hardly contradicts the map that is made of it
+        seen[LIBRARY] = seen[LIBRARY][0], [False] * len(class_names)
     with new_store(labels, step="fuse", settings={}, inputs=[out], grid=grid) as group:
         write_names(group, class_names)
         stacked = np.stack([given for given, _ in seen.values()])

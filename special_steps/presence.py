@@ -1,8 +1,8 @@
 """Which words did not work on a scene: what the map calls so is compared with what each witness alone calls so.
 
 A class that is there is found in the same place by the map, by CLIP and by the spectral library, or at least by one of
-them in just the map's place. A word for something that is not there gets pixels, too: but each witness gives it others,
-or none. No ground truth, no threshold on how much of the scene a class covers: rare classes may be there.
+them in just the map's place. A word for something that is not there gets some pixels, too: but each witness gives it
+others, or none. No ground truth is asked.
 """
 
 import json
@@ -20,11 +20,14 @@ from special_steps.core.store import array_of, class_names, open_store, tile_row
 
 log = logging.getLogger("special")
 
-# Chosen on the half to choose on of the simulated scenes (tests/benchmarks/absent_words.py):
+# From simulated scenes (tests/benchmarks/absent_words.py; ACCURACY.md says which half chose what):
 FLOOR = (
     0.02  # added to an overlap, so that a witness that never says the word does not decide alone
 )
-LEAST = 0.12  # of the witnesses' overlaps with the map, their geometric mean
+LEAST = 0.12  # of both witnesses' overlaps with the map, their geometric mean
+# For one witness alone, and for classes of more than SMALL of the map: seldom does a word for nothing get so much, and
+# often is one of the witnesses blind to what covers much
+SURE, SMALL = 0.06, 0.1
 
 
 def overlaps(pairs: np.ndarray) -> np.ndarray:
@@ -55,15 +58,17 @@ def presences(
         None where nobody can be asked; reason, for those that are not present), warnings (sentences).
     """
     of_map = next(iter(pairs.values())).sum(0)
+    shares = of_map / max(of_map.sum(), 1)
     overlap = {witness: overlaps(counts) for witness, counts in pairs.items()}
     classes, warnings = [], []
     for k, name in enumerate(names):
         seen = {w: float(values[k]) for w, values in overlap.items() if asked[w][k]}
         score = float(np.exp(np.mean(np.log([v + FLOOR for v in seen.values()])))) if seen else None
+        least = LEAST if len(seen) > 1 and shares[k] < SMALL else SURE
         reason = None
         if not of_map[k]:
             reason = "no pixel of the map has it"
-        elif score is not None and score < LEAST:
+        elif score is not None and score < least:
             said = [_compared(w, pairs[w], k, names) for w in seen]
             reason = f"of its pixels on the map, {'; '.join(said)}"
         if reason:
@@ -74,7 +79,7 @@ def presences(
             {
                 "class": name,
                 "present": reason is None,
-                "share": float(of_map[k] / max(of_map.sum(), 1)),
+                "share": float(shares[k]),
                 "overlaps": seen,
                 "score": score,
                 "reason": reason,

@@ -75,6 +75,18 @@ def test_one_witness_who_says_it_of_much_else_is_not_enough():
     assert "calls 100% so, but 6.0 times as many pixels elsewhere, too" in found["warnings"][0]
 
 
+def test_one_witness_is_enough_for_what_covers_much():
+    """A word for nothing seldom gets more than a tenth: where one witness is blind, the other one is believed."""
+    for sizes, there in (([62, 30, 8], False), ([60, 20, 20], True)):
+        mapped = np.repeat([1, 2, 3], sizes)
+        blind = np.where(mapped == 3, 2, mapped)
+        half = np.where(np.arange(100) % 2, 2, mapped)  # sees half of each class as sand
+        found = told(blind, half, mapped=mapped)
+        assert found["classes"][2]["score"] == pytest.approx(np.sqrt(0.02 * 0.52))
+        assert present(found) == [True, True, there]
+        assert present(told(blind, blind, mapped=mapped)) == [True, True, False]
+
+
 def test_a_rare_class_is_as_well_there_as_a_common_one():
     mapped = np.repeat([1, 2, 3], [100_000, 100_000, 3])
     assert present(told(mapped, mapped, mapped=mapped)) == [True] * 3
@@ -92,7 +104,7 @@ def test_a_witness_is_not_asked_about_classes_that_it_cannot_see():
     found = told(MAP, changed(1), asked=blind)
     assert present(found) == [True] * 3 and list(found["classes"][2]["overlaps"]) == ["CLIP"]
     assert present(told(changed(2), changed(1), asked=blind)) == [True, True, False]
-    nobody = {"the spectral library": [True, True, False]}
+    nobody = {"the spectral library": [False] * 3}
     found = told(changed(1), asked=nobody)
     assert present(found) == [True] * 3 and found["classes"][2]["score"] is None
 
