@@ -4,8 +4,8 @@ STAGES = {
     "pseudo": "the labels of CLIP and the spectral library, fused",
     "cotrain": "co-training of labels and spectra",
     "network": "the networks that learn where both agree",
-    "consensus": "the run's map: the mean of co-training and networks, or of the refined networks",
     "warmup": "after the published method's warm-up",
     "final": "the last epoch of its refinement",
+    "consensus": "the run's map: the mean of co-training and networks, or of the refined networks",
     "baseline": "a simple method",
 }
