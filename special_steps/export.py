@@ -217,7 +217,7 @@ def export(
         if not calibrated:
             raise UserError(
                 f"{prediction}: reject {reject:g} needs a calibrated confidence, and this map has none; take reject"
-                " out of the config, or make the map again with method agreement"
+                " out of the config, or the map of a run of method agreement or published"
             )
         value = len(names) + 1
         labels = with_unknown(labels, confidence, reject, value)
