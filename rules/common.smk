@@ -163,10 +163,20 @@ def witnesses():
     return [(s, None, f"results/{s}/evidence.json") for s in asking] + both
 
 
+def presences(folder=""):
+    """What is known of whether each class is there at all: scene, run, file; where words and pixels met."""
+    return [
+        (s, r, f"results/{s}/{r}/{folder}presence.json")
+        for s, r in LABELLED
+        if RUNS[r]["method"] != "none" and folder in exported(s, r)
+    ]
+
+
 def told_without_truth():
-    """The same for the summary, and what is known of maps that another scene's model made."""
+    """All that is known of maps without ground truth: scene, run (None: all), file."""
     applied = [(s, r) for s, r in MAPPED if stages(s, r)[-1] == "applied"]
-    return witnesses() + [(s, r, f"results/{s}/{r}/applied.json") for s, r in applied]
+    told = [(s, r, f"results/{s}/{r}/applied.json") for s, r in applied]
+    return witnesses() + told + presences()
 
 
 def reference_files(scene):
@@ -322,6 +332,22 @@ def cotrained(scene, run):
     """What the map of a run is made of, beside its networks."""
     made = RUNS[run]["method"] == "agreement"
     return [f"results/{scene}/{run}/cotrain.zarr"] if made else []
+
+
+def rejecting(run, folder):
+    """Confidence under which a map's pixels are unknown; None for maps of single seeds, whose margin is no probability."""
+    return None if folder.startswith("seed-") else RUNS[run]["reject"]
+
+
+def rejecting_stage(scene, run, stage):
+    """The same, for the stages that a run's maps are exported from."""
+    shown = [folder for folder, last in exported(scene, run).items() if last == stage]
+    return rejecting(run, shown[0]) if shown else None
+
+
+def unknown():
+    """Maps with pixels of unknown class: scene, run, confidence that a class needs; not the quick ones."""
+    return [(s, r, rejecting(r, "")) for s, r in MAPPED if rejecting(r, "") is not None]
 
 
 def voting(scene, run):
@@ -490,6 +516,8 @@ def page_inputs(scene, run, folder):
         told.append(f"{where}cotrain.json")
     if (last := exported(scene, run)[folder]).startswith("applied"):
         told.append(f"{where}{last}.json")
+    if not folder.startswith("seed-"):
+        told += [file for s, r, file in presences(folder) if (s, r) == (scene, run)]
     return {
         "seeds": voting(scene, run) if folder == "" else [],
         "spectra": f"{where}{folder}spectra.csv",

@@ -19,6 +19,7 @@ rule evaluate:
         settings=lambda w: flags(
             {
                 "map_id": map_id(w.scene, w.run, w.stage),
+                "reject": rejecting_stage(w.scene, w.run, w.stage),
                 "ground_truth": data_files(SCENES[w.scene]["ground_truth"]["path"]),
                 "given": next(iter(given_labels(w.scene)), None),
             }
@@ -59,6 +60,7 @@ rule export:
             {
                 "colours": SCENES[w.scene]["colours"],
                 "networks": networks_asked(w.scene, w.run, w.folder),
+                "reject": rejecting(w.run, w.folder),
                 "north_up": settings["export"]["north_up"],
             }
         ),
@@ -122,7 +124,7 @@ rule polygons:
 rule spectra:
     input:
         cube="results/{scene}/cube.zarr",
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         evidence=lambda w: evidence_told(w.scene, w.run),
     output:
         table="results/{scene}/{run}/{folder}spectra.csv",
@@ -131,7 +133,7 @@ rule spectra:
             caption="../workflow/report/spectra.rst",
             category="Spectra of the classes",
             subcategory="{scene}",
-            labels=lambda w: {"run": w.run, "map": exported(w.run)[w.folder]},
+            labels=lambda w: {"run": w.run, "map": exported(w.scene, w.run)[w.folder]},
         ),
     log:
         "logs/{scene}/{run}/{folder}spectra.log",
@@ -144,13 +146,32 @@ rule spectra:
             {
                 "evidence": evidence_told(w.scene, w.run),
                 "colours": SCENES[w.scene]["colours"],
-                "reject": RUNS[w.run].get("reject"),
+                "reject": rejecting(w.run, w.folder),
             }
         ),
         code=digest_of("spectra"),
     shell:
         "python -m special_steps.spectra --cube {input.cube} --prediction {input.prediction}"
         " --table {output.table} --picture {output.picture} {params.settings} &> {log}"
+
+
+rule presence:
+    input:
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
+        witnesses="results/{scene}/{run}/witnesses.zarr",
+    output:
+        "results/{scene}/{run}/{folder}presence.json",
+    log:
+        "logs/{scene}/{run}/{folder}presence.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/{folder}presence.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        code=digest_of("presence"),
+    shell:
+        "python -m special_steps.presence --prediction {input.prediction}"
+        " --witnesses {input.witnesses} --out {output} &> {log}"
 
 
 rule stac:
@@ -212,8 +233,8 @@ rule page:
             | {
                 "map_id": map_id(w.scene, w.run, exported(w.scene, w.run)[w.folder]),
                 "colours": SCENES[w.scene]["colours"],
+                "reject": rejecting(w.run, w.folder),
                 "config": config_of(settings, w.scene, w.run),
-                "reject": RUNS[w.run].get("reject"),
             }
         ),
         code=digest_of("page"),
@@ -308,6 +329,7 @@ rule summary:
         witnesses=[path for _, _, path in told_without_truth()],
         diagnoses=[f"results/{s}/{r}/cotrain.json" for s, r in diagnosed()],
         assessments=[path for _, _, path in assessments()],
+        areas=[f"results/{s}/{r}/areas.csv" for s, r, _ in unknown()],
     output:
         csv="results/summary.csv",
         markdown="results/summary.md",
@@ -339,6 +361,10 @@ rule summary:
                     for (scene, run), path in zip(diagnosed(), input.diagnoses)
                 ],
                 "assessments": [path for _, _, path in assessments()],
+                "unknown": [
+                    {"scene": scene, "run": run, "reject": reject, "areas": str(path)}
+                    for (scene, run, reject), path in zip(unknown(), input.areas)
+                ],
                 "maps": linked(),
             }
         ),

@@ -70,6 +70,27 @@ def scores(predicted: np.ndarray, truth: np.ndarray, class_names: list[str]) -> 
     }
 
 
+def kept(
+    predicted: np.ndarray, truth: np.ndarray, confidence: np.ndarray, least: float
+) -> dict[str, float | None]:
+    """How right a map is where it is sure enough to name a class.
+
+    Args:
+        predicted: (y, x) uint8, 1..K, 0 = no data.
+        truth: (y, x) uint8, 1..K, 0 = unlabelled.
+        confidence: (y, x) float32 in [0, 1].
+        least: confidence that a pixel needs to keep its class.
+
+    Returns:
+        reject (`least`); of the pixels with a reference, share (that keep their class) and oa (accuracy of those; None
+        for no pixel).
+    """
+    both = (predicted > 0) & (truth > 0)
+    sure = both & (confidence >= least)
+    oa = float((predicted == truth)[sure].mean()) if sure.any() else None
+    return {"reject": least, "share": float(sure.sum() / both.sum()), "oa": oa}
+
+
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -87,6 +108,7 @@ def evaluate(
     align: bool,
     given: Path | None,
     map_id: dict[str, Any],
+    reject: float | None,
     metrics: Path,
     class_scores: Path,
     confusion_matrix: Path,
@@ -105,6 +127,8 @@ def evaluate(
         align: whether to bring labels of another grid to the scene's; without it they are refused.
         given: store of the labels that people gave for the map to learn from: these pixels are left out; null: none.
         map_id: which map it is (scene, run, seed, stage): copied into the metrics.
+        reject: confidence under which the exported map's pixels are unknown, null for none; the metrics then say, too,
+            how right the others are.
         metrics: JSON file to write, everything, also what reading the ground truth warns of, and where labels were
             given, `learned_from`: reference pixels that are left out for them.
         class_scores: CSV file to write, a row per class.
@@ -136,6 +160,9 @@ def evaluate(
         found = map_id | scores(predicted, reference, names) | learned | {"warnings": told}
     except UserError as error:
         raise UserError(f"{ground_truth[0]}: {error}") from error
+    if reject is not None and "confidence" in store:  # without it, export says so
+        sure = read_array(store, "confidence")
+        found["kept"] = kept(predicted, reference, sure, reject)
     with atomic_write(metrics) as file:
         file.write_text(json.dumps(found, indent=1) + "\n")
     _write_csv(class_scores, list(found["classes"][0]), [c.values() for c in found["classes"]])

@@ -13,14 +13,18 @@ from special_steps.classifier.taught import corrected, learn
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
+from special_steps.core.prediction import labels as best_labels
 from special_steps.core.prediction import write_prediction
 from special_steps.core.store import (
     array_of,
     grid_of,
+    new_store,
     open_store,
     read_array,
     read_pixels,
     tile_rows,
+    write_array,
+    write_names,
 )
 from special_steps.io.pseudo_labels import read_probabilities
 
@@ -35,6 +39,7 @@ UNHEARD = (
     "CLIP's labels carry little information about the spectra (kappa {:.2f}): this map is the spectral library's alone;"
     " to give CLIP a say, use other words or scales"
 )
+LIBRARY = "the spectral library"  # the second witness's name
 MATTERS = 0.2  # share of a class that goes to another one: worth a sentence
 SMALL = 0.01  # of the scene: what contradicts less of it is left out
 
@@ -111,7 +116,7 @@ def compared(
         {"class": name, "library": dict(zip(names, map(int, row), strict=True))}
         for name, row in zip(names, pairs, strict=True)
     ]
-    between = f"{first} and the spectral library"
+    between = f"{first} and {LIBRARY}"
     return {"between": between, "agreement": agreement, "classes": classes, "warnings": warnings}
 
 
@@ -157,6 +162,7 @@ def fuse(
     features: Path | None,
     rgb: Path,
     out: Path,
+    labels: Path,
     witnesses: Path,
     class_names: list[str],
 ) -> None:
@@ -172,6 +178,8 @@ def fuse(
             of your own, which count in any case.
         rgb: the scene's RGB store: its size, no-data mask and georeference.
         out: store to write.
+        labels: store to write, what each witness that has a say calls each pixel: `labels` (witness, y, x); the
+            attributes `witnesses` (their names) and `asked` (by witness, the classes that it can judge) belong to it.
         witnesses: JSON file to write: where the maps and the spectral library contradict each other; an agreement of
             null where there is only one of them. And what given labels changed.
         class_names: the scene's classes, in order.
@@ -187,24 +195,28 @@ def fuse(
 
     pseudo, informed = None, False
     told: dict[str, Any] = {"between": None, "agreement": None, "classes": [], "warnings": []}
+    first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
+    seen: dict[str, tuple[np.ndarray, list[bool]]] = {}  # by witness: labels, the classes it sees
     if maps:
         pseudo = fused([read(path) for path in maps])
+        seen[first] = best_labels(pseudo, nodata), [True] * len(class_names)
     if evidence:
         library, found = evidence
         said = json.loads(found.read_text())
         informed = said["used"]
         if informed:
             known = read(library)
+            has = [one["spectra"] > 0 for one in said["classes"]]
+            seen[LIBRARY] = best_labels(known, nodata), has
             if pseudo is None:
                 pseudo = fused([known])
             else:
-                has = [one["spectra"] > 0 for one in said["classes"]]
-                first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
                 pairs = _pairs(pseudo, known, nodata)
                 told = compared(pairs, class_names, has, first)
                 counts = information(*_pixels(features, pseudo, nodata)) if features else 1.0
                 if counts < LEAST:
                     told["warnings"].insert(0, UNHEARD.format(counts))
+                    del seen[first]
                     pseudo = fused([known])
                 else:
                     pseudo = joined(pseudo, known, has)
@@ -240,6 +252,14 @@ def fuse(
         grid=grid,
         given=certain,
     )
+    if list(seen) == [LIBRARY]:  # alone, it hardly contradicts the map that is made of it
+        seen[LIBRARY] = seen[LIBRARY][0], [False] * len(class_names)
+    with new_store(labels, step="fuse", settings={}, inputs=[out], grid=grid) as group:
+        write_names(group, class_names)
+        stacked = np.stack([given for given, _ in seen.values()])
+        write_array(group, "labels", stacked, ("witness", "y", "x"))
+        group.attrs["witnesses"] = list(seen)
+        group.attrs["asked"] = [asked for _, asked in seen.values()]
     for warning in told["warnings"]:
         log.warning(warning)
     with atomic_write(witnesses) as file:

@@ -181,7 +181,8 @@ def reference_points(
             )
     pixels = np.bincount(found.labels.ravel(), minlength=len(found.names) + 1)[1:]
     there = np.flatnonzero(pixels)
-    accuracy = accuracies(found.names, expected or {})[there]
+    accuracy = accuracies(found.classes, expected or {})
+    accuracy = np.append(accuracy, [SUPPOSED] * found.unknown)[there]
     count = allocate(pixels[there], points, sizes, minimum, accuracy)
     pixel = draw(found.labels, dict(zip((there + 1).tolist(), count.tolist(), strict=True)), seed)
     rows, columns = np.divmod(pixel, found.labels.shape[1])
@@ -200,16 +201,21 @@ def reference_points(
     _write_points(out, x, y, table, found.grid.crs, {"reference": words})
     write_strata(others[0], Strata(ids, x, y, stratum, held, found.digest))
     print(
-        f"{out}: {len(ids)} points; write into 'reference' what is there: {', '.join(found.names)}"
+        f"{out}: {len(ids)} points; write into 'reference' what is there: {', '.join(found.classes)}"
     )
     print(f"{others[0]}: what the map says there; not for those who fill the points")
     for i, number in zip(there, count, strict=True):
         share = pixels[i] / pixels.sum()
         print(f"  {found.names[i]:24} {number:5} points, {share:6.1%} of the map")
-    share = pixels[there] / pixels.sum()
-    error = 1.96 * np.sqrt((share**2 * accuracy * (1 - accuracy) / np.maximum(count - 1, 1)).sum())
-    told = "expected" if expected else f"{SUPPOSED} in all classes"
-    print(f"With user's accuracies as {told}, the overall accuracy will be known to ± {error:.3f}.")
+    known = there < len(found.classes)  # the overall accuracy is that of the pixels with a class
+    if known.any():
+        share = pixels[there[known]] / pixels[there[known]].sum()
+        spread = (accuracy * (1 - accuracy) / np.maximum(count - 1, 1))[known]
+        error = 1.96 * np.sqrt((share**2 * spread).sum())
+        told = "expected" if expected else f"{SUPPOSED} in all classes"
+        print(
+            f"With user's accuracies as {told}, the overall accuracy will be known to ± {error:.3f}."
+        )
     if doubtful:
         _write_doubtful(others[1], found, read_confidence(class_map, confidence), doubtful)
     if found.grid.crs is None:

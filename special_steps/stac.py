@@ -141,6 +141,7 @@ def item(
     grid: Grid,
     shape: tuple[int, int],
     class_names: Sequence[str],
+    probabilities: Sequence[str],
     colours: Sequence[str],
     shares: Sequence[float],
     scene: Mapping[str, Any],
@@ -155,7 +156,8 @@ def item(
         files: by file name: `size` in bytes, `sha256`.
         grid: where the map's pixels lie.
         shape: its (height, width).
-        class_names: the K classes.
+        class_names: of the map: the K classes, and `unknown` where it has that.
+        probabilities: the bands of probabilities.tif: the K classes.
         colours: their colours, #rrggbb.
         shares: share of each class in the pixels with data, 0 to 1.
         scene: `href` of the cube, `wavelengths` of its bands and, where they are known, their `fwhm`, nm.
@@ -204,7 +206,7 @@ def item(
             asset["classification:classes"] = classes
         if key == "probabilities":
             asset |= {"raster:scale": 0.004, "raster:offset": 0}
-            asset["bands"] = [{"name": name} for name in class_names]
+            asset["bands"] = [{"name": name} for name in probabilities]
         assets[key] = asset
     bands = [
         {"name": f"{nm:g} nm", "eo:center_wavelength": round(nm / 1e3, 6)}
@@ -303,7 +305,8 @@ def stac(
         grid=class_map.grid,
         shape=(height, width),
         class_names=names,
-        colours=class_colours(names, colours),
+        probabilities=class_map.classes,
+        colours=class_colours(names, colours, class_map.unknown),
         shares=(counts / max(counts.sum(), 1)).tolist(),
         scene=scene,
         provenance=lineage(prediction),

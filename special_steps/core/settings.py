@@ -19,7 +19,14 @@ from special_steps.core.campaigns import (
     share_colours,
     take_classes,
 )
-from special_steps.core.classes import check_class, classes_by_label, label_number, read_classes
+from special_steps.core.classes import (
+    MOST,
+    UNKNOWN,
+    check_class,
+    classes_by_label,
+    label_number,
+    read_classes,
+)
 from special_steps.core.errors import UserError
 from special_steps.core.palette import read_colours
 
@@ -31,6 +38,7 @@ METHODS_OF = {
     "refine": ["published"],
     "classifier": ["agreement", "published"],
     "seeds": ["agreement", "published"],
+    "reject": ["agreement", "published"],  # whose maps have a calibrated confidence
 }
 OF_ONE_METHOD = [key for key, methods in METHODS_OF.items() if len(methods) == 1]
 UPSAMPLING_ALIASES = {"guided": "joint_bilateral"}
@@ -90,6 +98,10 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(run["pseudo_labels"], str):
             run["pseudo_labels"] = {"path": run["pseudo_labels"], "align": False}
         _check_run(run, config, f"runs.{name}")
+        if run["method"] not in METHODS_OF["reject"]:
+            run["reject"] = None
+        if run["reject"] is not None:
+            _check_unknown(config["scenes"], f"runs.{name}.reject")
         if run["evidence"] is None:
             alone = run["method"] in ("published", "none") or run["input"] == "rgb"
             run["evidence"] = "none" if alone or run["pseudo_labels"] else "library"
@@ -305,8 +317,8 @@ def _check_sections(given: dict[str, Any], methods: dict[str, str]) -> None:
                     f"config: {where}.{key}: {_owner(key)}, and this run's is"
                     f" '{methods[name]}'; {_instead(key, methods[name])}"
                 )
-    for key in OF_ONE_METHOD:
-        if key in given and not set(METHODS_OF[key]) & set(methods.values()):
+    for key in [*OF_ONE_METHOD, "reject"]:
+        if given.get(key) is not None and not set(METHODS_OF[key]) & set(methods.values()):
             other = next(iter(methods.values()))
             raise UserError(
                 f"config: {key}: {_owner(key)}, which no run has; {_instead(key, other)}"
@@ -338,6 +350,23 @@ def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
         )
     if run["classifier"]["hidden"] % run["classifier"]["tokens"]:
         raise UserError(f"config: {where}.classifier.hidden: must be a multiple of tokens")
+
+
+def _check_unknown(scenes: dict[str, Any], where: str) -> None:
+    """Refuse scenes whose maps have no room, or no name, for pixels of unknown class."""
+    for name, scene in scenes.items():
+        classes = scene["classes"]
+        own = [word for word in classes if " ".join(word.casefold().split()) == UNKNOWN]
+        if own:
+            raise UserError(
+                f"config: scenes.{name}.classes: '{own[0]}' is what {where} calls pixels of low confidence; give the"
+                " class another name, or leave reject out"
+            )
+        if len(classes) >= MOST:
+            raise UserError(
+                f"config: {where}: scene {name} has {len(classes)} classes, and a map has no value left for"
+                f" '{UNKNOWN}'; take {MOST - 1} classes at most, or leave reject out"
+            )
 
 
 def page() -> str:

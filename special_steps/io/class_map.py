@@ -13,17 +13,25 @@ from special_steps.core.store import Grid, class_names, grid_of, open_store, rea
 from special_steps.io.ground_area import pixel_areas
 from special_steps.io.record import reading
 
+UNKNOWN_TAG = "UNKNOWN"  # of a GeoTIFF's header: the value of pixels whose class is unknown
+
 
 class ClassMap(NamedTuple):
     """A map of classes."""
 
-    labels: np.ndarray  # (y, x) uint8: 1..K, 0 = no data
-    names: list[str]  # the K classes
+    labels: np.ndarray  # (y, x) uint8: 1..K, 0 = no data; K + 1 = unknown
+    names: list[str]  # the K classes, and UNKNOWN where the map has it
     grid: Grid
+    unknown: bool = False  # whether it is a map with UNKNOWN, the last of the names
+
+    @property
+    def classes(self) -> list[str]:
+        """The K classes."""
+        return self.names[:-1] if self.unknown else self.names
 
     @property
     def digest(self) -> str:
-        """What the map says and where, in 16 digits: the same for a store and the GeoTIFF made from it."""
+        """What the map says and where, in 16 digits: the same for a store and a GeoTIFF of it without `unknown`."""
         digest = hashlib.sha256()
         place = [f"{v:.12g}" for v in self.grid.transform or ()]
         digest.update(f"{self.labels.shape} {place} {self.names}".encode())
@@ -114,6 +122,7 @@ def _geotiff(path: Path) -> ClassMap:
         placed = raster.crs is not None or not raster.transform.is_identity
         transform = tuple(raster.transform)[:6] if placed else None
         empty = raster.nodata
+        unknown = raster.tags().get(UNKNOWN_TAG)
     if not tags:
         raise UserError(
             f"{path}: names no classes (tags CLASS_1, CLASS_2, ...); give the map.tif of a run"
@@ -128,7 +137,13 @@ def _geotiff(path: Path) -> ClassMap:
         raise UserError(
             f"{path}: value {unnamed[0]} is in the map, but no class has it; give the map.tif of a run"
         )
-    return ClassMap(place[stored], [tags[v] for v in sorted(tags)], Grid(crs, transform))
+    names = [tags[v] for v in sorted(tags)]
+    if unknown is not None and unknown != str(max(tags)):
+        raise UserError(
+            f"{path}: tag {UNKNOWN_TAG} is {unknown}, not the last of the map's values, {max(tags)}; give the map.tif"
+            " of a run"
+        )
+    return ClassMap(place[stored], names, Grid(crs, transform), unknown is not None)
 
 
 def read_confidence(path: Path, given: Path | None) -> np.ndarray | None:

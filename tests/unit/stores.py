@@ -1,5 +1,7 @@
 """Stores that several tests need, small and filled by hand."""
 
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,9 @@ from special_steps.core.prediction import write_prediction
 from special_steps.core.store import (
     UNKNOWN,
     Grid,
-    class_names,
-    grid_of,
+    _chunk_files,
+    create_array,
     new_store,
-    open_store,
-    read_array,
     write_array,
     write_names,
 )
@@ -81,14 +81,19 @@ def make_prediction(
 
 def with_confidence(prediction: Path, out: Path, confidence: np.ndarray) -> Path:
     """A copy of a prediction that has a calibrated confidence."""
-    store = open_store(prediction)
-    with new_store(out, step="test", settings={}, inputs=[], grid=grid_of(store)) as group:
-        write_names(group, class_names(store))
-        for name in ("probabilities", "labels", "margin", "nodata"):
-            dims = DIMS.get(name, ("y", "x"))
-            write_array(group, name, read_array(store, name), dims)
-        write_array(group, "confidence", confidence.astype("f4"), ("y", "x"))
-    return out
+    return add_confidence(Path(shutil.copytree(prediction, out)), confidence)
+
+
+def add_confidence(path: Path, confidence: Any) -> Path:
+    """Give a finished prediction a calibrated confidence (y, x), or one for all pixels."""
+    store = zarr.open_group(path)
+    shape = store["labels"].shape
+    create_array(store, "confidence", shape, ("y", "x"))[:] = confidence
+    store.attrs["files"] = _chunk_files(path)  # open_store counts them: what was added is told
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of consolidated metadata, which Zarr's own format lacks
+        zarr.consolidate_metadata(path)
+    return path
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -40,6 +40,7 @@ def fuse(
         given=list(labels),
         features=features,
         out=out,
+        labels=out.with_name(f"{out.stem}-witnesses.zarr"),
         witnesses=out.with_suffix(".json"),
         **{"align": False} | given,
     )

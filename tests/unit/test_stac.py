@@ -156,6 +156,7 @@ def made(grid=Grid(UTM, AFFINE), shape=(40, 60), **changes):  # noqa: B008
         "grid": grid,
         "shape": shape,
         "class_names": NAMES,
+        "probabilities": NAMES,
         "colours": class_colours(NAMES),
         "shares": [0.5, 0.25, 0.25, 0],
         "scene": {"href": "../cube.zarr", "wavelengths": [410.5, 700, 2450], "fwhm": [8, 9, 10]},
@@ -164,6 +165,19 @@ def made(grid=Grid(UTM, AFFINE), shape=(40, 60), **changes):  # noqa: B008
         "created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     }
     return item(**told | changes)
+
+
+def test_unknown_is_a_value_of_the_map_and_no_band_of_probabilities():
+    names = [*NAMES, "unknown"]
+    found = made(class_names=names, colours=class_colours(names, unknown=True), shares=[0.2] * 5)
+    check(found)
+    classes = found["assets"]["map"]["classification:classes"]
+    assert (classes[-1]["value"], classes[-1]["name"], classes[-1]["color_hint"]) == (
+        5,
+        "unknown",
+        "BDBDBD",
+    )
+    assert [band["name"] for band in found["assets"]["probabilities"]["bands"]] == NAMES
 
 
 def test_the_shape():
@@ -276,6 +290,7 @@ def test_files_digests_and_lineage(tmp_path, monkeypatch):
         picture=folder / "map.png",
         colours={},
         networks=None,
+        reject=None,
         north_up=None,
     )
     files = [folder / name for name in ("map.tif", "confidence.tif", "map.png")]

@@ -168,6 +168,7 @@ SETTINGS = {
     ],
     "export": [
         changed("export", "north_up", value=True),
+        changed("reject", value=0.5),
         changed("colours", value={"water": "#0000ff"}),
         changed(*DEMO, "colours", value={"roof": [1, 2, 3]}),
     ],
@@ -186,6 +187,7 @@ SETTINGS = {
         changed("clips", value={"bundled": {"model": "bundled", "templates": ["{}"]}}),
     ],
     "evaluate": [
+        changed("reject", value=0.5),
         changed(*TRUTH, "unlabelled", value=[0, 99]),
         changed(*TRUTH, "labels", value=LABELS | {"roof": 5, "asphalt": 6}),
     ],
@@ -205,7 +207,7 @@ def test_a_changed_setting_runs_the_rules_that_take_it_and_what_follows(untouche
 
 def test_every_rule_that_takes_settings_is_in_the_matrix(every_job):
     """Rules that take none do not look different, whatever the config says."""
-    without = {"demo", "cotrain", "curves", "summary"}
+    without = {"demo", "cotrain", "curves", "presence", "summary"}
     assert {job.rule for job in every_job} - without == set(SETTINGS)
 
 
@@ -346,6 +348,11 @@ INPUTS = [
     "results/demo/evidence.json",
     "results/demo/evidence.csv",
     *(f"results/demo/{run}/witnesses.json" for run in ("hsi", "lda")),
+    *(
+        f"results/demo/{run}/{name}"
+        for run in ("hsi", "published", "lda")
+        for name in ("witnesses.zarr", "presence.json")
+    ),
     "results/demo/hsi/cotrain.zarr",
     "results/demo/hsi/cotrain.json",
     "results/demo/hsi/cotrain.metrics.json",
