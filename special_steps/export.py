@@ -11,8 +11,8 @@ import zarr
 from special_steps.core.atomic import atomic_write
 from special_steps.core.classes import UNKNOWN
 from special_steps.core.cli import run
-from special_steps.core.errors import UserError
 from special_steps.core.palette import NO_DATA, class_colours, rgb_of
+from special_steps.core.prediction import check_reject, shown_labels
 from special_steps.core.store import (
     array_of,
     class_names,
@@ -72,23 +72,6 @@ def probability_strips(store: zarr.Group, pixel: np.ndarray | None) -> Iterator[
         whole[:, rows] = part
     for rows in tile_rows(len(pixel)):
         yield np.stack([moved(one, pixel[rows], EMPTY) for one in whole])
-
-
-def with_unknown(
-    labels: np.ndarray, confidence: np.ndarray, least: float, value: int
-) -> np.ndarray:
-    """Labels without those that are less sure than asked for.
-
-    Args:
-        labels: (y, x) uint8, 0 = no data.
-        confidence: (y, x) float32 in [0, 1], the probability of being right; NaN = no data.
-        least: confidence that a pixel needs to keep its class.
-        value: of the others that have data.
-
-    Returns:
-        (y, x) uint8.
-    """
-    return np.where((labels > 0) & ~(confidence >= least), np.uint8(value), labels)
 
 
 def map_figure(
@@ -213,14 +196,10 @@ def export(
     confidence[nodata] = np.nan
     palette, tags = class_colours(names, colours), {}
     classes = names
+    check_reject(prediction, store, reject)
     if reject is not None:
-        if not calibrated:
-            raise UserError(
-                f"{prediction}: reject {reject:g} needs a calibrated confidence, and this map has none; take reject"
-                " out of the config, or the map of a run of method agreement or published"
-            )
         value = len(names) + 1
-        labels = with_unknown(labels, confidence, reject, value)
+        labels = shown_labels(store, slice(None), reject)
         names, tags = [*names, UNKNOWN], {UNKNOWN_TAG: str(value)}
         palette = class_colours(names, colours, unknown=True)
         _tell_unknown(labels, confidence, reject, value)

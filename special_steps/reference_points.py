@@ -197,7 +197,7 @@ def reference_points(
         "reference": [None] * len(ids),
         "sample": [found.digest] * len(ids),
     }
-    words = found.names + [OTHER] * (OTHER not in found.names)
+    words = found.classes + [OTHER] * (OTHER not in found.classes)
     _write_points(out, x, y, table, found.grid.crs, {"reference": words})
     write_strata(others[0], Strata(ids, x, y, stratum, held, found.digest))
     print(
@@ -262,7 +262,7 @@ def _write_doubtful(out: Path, found: ClassMap, confidence: np.ndarray | None, c
         "map": [found.names[label - 1] for label in found.labels.ravel()[pixel]],
         "confidence": [round(float(v), 4) for v in confidence.ravel()[pixel]],
     }
-    _write_points(out, x, y, table, found.grid.crs, {"class": found.names})
+    _write_points(out, x, y, table, found.grid.crs, {"class": found.classes})
     print(
         f"{out}: the {len(pixel)} most doubtful places; not a sample, they never count for accuracy"
     )

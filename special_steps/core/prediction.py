@@ -88,7 +88,7 @@ def check_reject(path: Path, store: zarr.Group, reject: float | None) -> None:
     if reject is not None and "confidence" not in store:
         raise UserError(
             f"{path}: reject {reject:g} needs a calibrated confidence, and this map has none; take reject out of the"
-            " config, or make the map again with method agreement"
+            " config, or the map of a run of method agreement or published"
         )
 
 

@@ -14,9 +14,10 @@ from special_steps.core.store import (
     Grid,
     _chunk_files,
     create_array,
+    grid_of,
     new_store,
+    read_array,
     write_array,
-    write_names,
 )
 
 DIMS = {

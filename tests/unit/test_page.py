@@ -299,7 +299,7 @@ def test_warnings_are_said_once_with_the_scene(scene):
 def test_what_given_labels_changed_is_no_warning(scene):
     told = scene.file("witnesses.json", {"warnings": [], "notes": ["labels of 5 pixels: <roof>"]})
     page = Text(scene.write(told=[told]))
-    assert "What your labels changed" in page.said and "Labels of 5 pixels: <roof>." in page.said
+    assert "Notes" in page.said and "Labels of 5 pixels: <roof>." in page.said
     assert 'href="#warnings"' not in scene.write(told=[told])
 
 
