@@ -38,9 +38,7 @@ class Taught(NamedTuple):
 
     views: Views
     ensemble: Ensemble
-    called: (
-        np.ndarray
-    )  # (class, class) float32: what pseudo-labels call pixels of a class, a column
+    called: np.ndarray  # (class, class) float32: what pseudo-labels call a class's pixels, a column
     missed: np.ndarray  # (class,) float32: how little a class is seen in its given pixels
 
 
