@@ -101,8 +101,9 @@ def _moments(joint: np.ndarray, labels: np.ndarray, people: Sequence[np.ndarray]
     pooled = covariances[enough].mean(0) if enough.any() else np.cov(joint.T, bias=True)
     pooled = np.atleast_2d(pooled)
     given = np.array([len(pixels) > 0 for pixels in people])
-    for k in np.flatnonzero(given):
-        means[k] = _centre(people[k], pooled)
+    for mean, pixels in zip(means, people, strict=True):
+        if len(pixels):
+            mean[:] = _centre(pixels, pooled)
     covariances[given & ~many] = pooled
     # as for many pixels: the ensemble shall not shrink what is pooled already
     return Moments(np.where(given, np.maximum(counts, 1000), counts), means, covariances)
