@@ -1,7 +1,7 @@
 """What labels of a few pixels say of all others: a third witness, beside CLIP and the spectral library.
 
-People label some pixels. Where the pseudo-labels miss a class there, they are not believed on it: what they call such
-pixels tells which of their labels may hide the class, and the spectra tell which pixels of those it takes.
+People label some pixels. Where pseudo-labels and spectra miss a class there, they are not believed on it: what the
+pseudo-labels call such pixels tells which of them may hide the class, and the spectra tell which pixels it takes.
 """
 
 from collections.abc import Sequence
@@ -38,12 +38,8 @@ class Taught(NamedTuple):
 
     views: Views
     ensemble: Ensemble
-    called: (
-        np.ndarray
-    )  # (class, class) float32: what pseudo-labels call pixels of a class, a column
-    missed: (
-        np.ndarray
-    )  # (class,) float32: how little they see it in its given pixels; 0 without any
+    called: np.ndarray  # (class, class) float32: what pseudo-labels call a class's pixels, a column
+    missed: np.ndarray  # (class,) float32: how little a class is seen in its given pixels
 
 
 def learn(spectra: np.ndarray, probabilities: np.ndarray, given: np.ndarray) -> Taught:
@@ -59,13 +55,16 @@ def learn(spectra: np.ndarray, probabilities: np.ndarray, given: np.ndarray) -> 
     joint = project(views, spectra)
     known = given >= 0
     people = [joint[given == k] for k in range(classes)]
+    # what spectra make of the pseudo-labels alone: co-training mends much without anybody's help
+    moments = class_moments(joint, surest(probabilities, SHARE), classes)
+    alone = apply_ensemble(fit_ensemble(moments, views, LINEAR), joint)
     called = np.eye(classes, dtype=np.float32)
     missed = np.zeros(classes, np.float32)
     for k in np.unique(given[known]):
         said = probabilities[:, given == k]
         prior = PRIOR * ((1 - ANYTHING) * called[:, k] + ANYTHING / classes)
         called[:, k] = (said.sum(1) + prior) / (said.shape[1] + PRIOR)
-        missed[k] = 1 - said[k].mean()
+        missed[k] = 1 - alone[k, given == k].mean()
     certain = np.arange(classes)[:, None] == given[known]
     found = probabilities
     for _ in range(ROUNDS):
@@ -86,7 +85,7 @@ def corrected(taught: Taught, spectra: np.ndarray, probabilities: np.ndarray) ->
         probabilities: (class, pixel) float32 of their pseudo-labels.
 
     Returns:
-        (class, pixel) float32; hardly changed where the pseudo-labels see the given pixels' classes in them.
+        (class, pixel) float32; hardly changed where pseudo-labels and spectra see the given pixels' classes.
     """
     joint = project(taught.views, spectra)
     found = _joined(taught.ensemble, taught.called, joint, probabilities)
@@ -102,8 +101,9 @@ def _moments(joint: np.ndarray, labels: np.ndarray, people: Sequence[np.ndarray]
     pooled = covariances[enough].mean(0) if enough.any() else np.cov(joint.T, bias=True)
     pooled = np.atleast_2d(pooled)
     given = np.array([len(pixels) > 0 for pixels in people])
-    for k in map(int, np.flatnonzero(given)):
-        means[k] = _centre(people[k], pooled)
+    for mean, pixels in zip(means, people, strict=True):
+        if len(pixels):
+            mean[:] = _centre(pixels, pooled)
     covariances[given & ~many] = pooled
     # as for many pixels: the ensemble shall not shrink what is pooled already
     return Moments(np.where(given, np.maximum(counts, 1000), counts), means, covariances)

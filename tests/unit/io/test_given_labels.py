@@ -110,7 +110,7 @@ def test_some_shapes_are_left_out(tmp_path, caplog):
 
 def test_two_points_of_one_class_in_a_pixel_are_one_label(tmp_path):
     x, y = centres([(1, 1), (1, 1)])
-    write_points(tmp_path / "p.gpkg", [*x, 1, 2], y, {"class": ["roof", "roof"]}, WKT)
+    write_points(tmp_path / "p.gpkg", x + np.array([1, 2]), y, {"class": ["roof", "roof"]}, WKT)
     assert read(tmp_path / "p.gpkg").sum() == 3
 
 
