@@ -27,7 +27,7 @@ SMALL = {
     },
 }
 
-# lines cut from it (tests/workflow/lines.py): two that one classifier learns from, and another sensor's, which is mapped
+# lines cut from it (tests/workflow/lines.py): two that one classifier learns from, and one of another sensor, mapped
 # without training
 CAMPAIGN = {
     "scenes": {
