@@ -19,9 +19,16 @@ from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.matched import Matched, bands_of, open_matched
 from special_steps.core.notes import gathered
-from special_steps.core.prediction import averaged, write_prediction
+from special_steps.core.prediction import averaged, write_prediction_strips
 from special_steps.core.spectral import stretch
-from special_steps.core.store import array_of, class_names, open_store, read_array, read_pixels
+from special_steps.core.store import (
+    array_of,
+    class_names,
+    open_store,
+    read_array,
+    read_pixels,
+    tile_rows,
+)
 from special_steps.core.tensors import find_device
 from special_steps.core.tiling import Tile
 from special_steps.materials.alike import Sample, check_alike
@@ -159,10 +166,11 @@ def apply(
         part,
         lambda t: predict_tile(part.read(t)[0].numpy(), ~matched.nodata[t], learned, models),
     )
-    write_prediction(
+    rows = tile_rows(len(matched.nodata))
+    write_prediction_strips(  # where a calibrated confidence comes in: that of pixels whose witnesses nobody asked
         out,
-        probabilities,
-        matched.nodata,
+        ((probabilities[:, r], matched.nodata[r]) for r in rows),
+        matched.nodata.shape,
         step="apply",
         settings={"classifier": classifier, "tile": tile, "units": units},
         inputs=[cube, features, source, *networks, *(path for path in (cotrain, given) if path)],

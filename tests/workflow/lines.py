@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from rasterio.windows import Window
+from rasterio.transform import Affine
 
 from special_steps.demo import header_fields
 from special_steps.io.envi_header import envi_list, write_envi
@@ -26,17 +26,13 @@ def cut_line(demo: Path, out: Path, rows: slice, nm: np.ndarray | None = None) -
     with rasterio.open(demo / "scene.img") as raster:
         cube = raster.read()[:, rows]
     with rasterio.open(demo / "ground_truth.tif") as raster:
-        window = Window.from_slices(rows, slice(0, raster.width))
-        profile = raster.profile | {
-            "height": cube.shape[1],
-            "transform": raster.window_transform(window),
-        }
-        labels = raster.read(1, window=window)
-        left, _, _, top = raster.window_bounds(window)
+        place = raster.transform @ Affine.translation(0, rows.start)
+        profile = raster.profile | {"height": cube.shape[1], "transform": place}
+        labels = raster.read(1)[rows]
     with rasterio.open(out.with_suffix(".tif"), "w", **profile) as raster:
         raster.write(labels, 1)
     fields = dict(header_fields())
-    fields["map info"] = f"{{UTM, 1, 1, {left}, {top}, {PIXEL}, {PIXEL}, 33, North, WGS-84}}"
+    fields["map info"] = f"{{UTM, 1, 1, {place.c}, {place.f}, {PIXEL}, {PIXEL}, 33, North, WGS-84}}"
     if nm is not None:
         own, cube = WAVELENGTHS[~bad_bands()], cube[~bad_bands()]
         empty = (cube == -9999).any(0)
@@ -60,11 +56,10 @@ def line(name: str, **settings) -> dict:
 
 
 def cut_campaign(demo: Path, folder: Path) -> None:
-    """The lines of the config CAMPAIGN: they overlap, the last two are another sensor's and the first one's again."""
+    """The lines of the config CAMPAIGN: they overlap, the last is another sensor's."""
     own = WAVELENGTHS[~bad_bands()]
     between = (own[:-1] + own[1:])[np.diff(own) < 20] / 2
     folder.mkdir(parents=True, exist_ok=True)
     cut_line(demo, folder / "line1", slice(100, 160))
     cut_line(demo, folder / "line2", slice(50, 110))
     cut_line(demo, folder / "line3", slice(0, 60), between)
-    cut_line(demo, folder / "line4", slice(0, 60))

@@ -27,23 +27,19 @@ SMALL = {
     },
 }
 
-# lines cut from it (tests/workflow/lines.py): two that one classifier learns from, and two that are mapped without
-# training, one of them by another sensor
+# lines cut from it (tests/workflow/lines.py): two that one classifier learns from, and one of another sensor, mapped
+# without training
 CAMPAIGN = {
     "scenes": {
         "line1": line("line1", classes=[*LABELS]),
         "line2": line("line2", classes=[*LABELS]),
         "line3": line("line3", apply={"from": "line1/hsi"}),
-        "line4": line("line4", apply={"from": "line1/published"}),
     },
     "train_together": ["line1", "line2"],
     "clip": "none",
     "seeds": [0],
     "network": {"epochs": 2, "iterations": 2},
-    "runs": {
-        "hsi": {},
-        "published": {"method": "published", "training": TRAINING, "evidence": "library"},
-    },
+    "runs": {"hsi": {}},
 }
 
 

@@ -446,7 +446,6 @@ COLOUR = {"water": "#0000ff"}
 CAMPAIGN_SETTINGS = {
     "apply": [
         with_campaign("scenes", "line3", "units", value="reflectance"),
-        with_campaign("scenes", "line4", "apply", value={"from": "line2/published"}),
         with_campaign("classifier", "hidden", value=8),
         with_campaign("runs", "hsi", "network", value={"tile": 64}),
     ],
@@ -494,7 +493,6 @@ def test_a_line_of_a_module_runs_the_rules_of_campaigns_that_load_it(
         "results/together/hsi/cotrain.safetensors",
         "results/together/hsi/seed-0/network.safetensors",
         "results/together/hsi/consensus.zarr",
-        "results/line1/published/seed-0/final.safetensors",
         "results/line3/hsi/applied.zarr",
         "results/line3/hsi/applied.json",
         "results/line3/hsi/map.tif",
