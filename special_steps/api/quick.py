@@ -209,7 +209,14 @@ def _map(scene: Path, loaded: dict[str, Any]) -> Path:
         **arguments.fuse_settings(loaded, SCENE, RUN),
     )
     spectra, diagnosis = prepared[run["input"]], own / "cotrain.json"
-    _as_job(cotrain, features=spectra, pseudo=labelled, out=learned, diagnosis=diagnosis)
+    _as_job(
+        cotrain,
+        features=spectra,
+        pseudo=labelled,
+        out=learned,
+        model=own / "cotrain.safetensors",
+        diagnosis=diagnosis,
+    )
     return learned
 
 
