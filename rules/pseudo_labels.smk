@@ -115,7 +115,6 @@ rule fuse:
         rgb="results/{scene}/rgb.zarr",
     output:
         pseudo=directory("results/{scene}/{run}/pseudo.zarr"),
-        labels=directory("results/{scene}/{run}/witnesses.zarr"),
         witnesses="results/{scene}/{run}/witnesses.json",
     log:
         "logs/{scene}/{run}/fuse.log",
@@ -137,4 +136,4 @@ rule fuse:
         code=digest_of("fuse"),
     shell:
         "python -m special_steps.fuse {params.maps} --rgb {input.rgb} --out {output.pseudo}"
-        " --labels {output.labels} --witnesses {output.witnesses} {params.settings} &> {log}"
+        " --witnesses {output.witnesses} {params.settings} &> {log}"

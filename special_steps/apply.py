@@ -15,6 +15,7 @@ from special_steps.classifier.learned import Learned, predict_image, read_learne
 from special_steps.classifier.mambahsi import MambaHSI, predict
 from special_steps.classifier.tiles import Scene, blended, largest_tile_side
 from special_steps.core.atomic import atomic_write
+from special_steps.core.calibration import confidence, known_of
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.matched import Matched, bands_of, open_matched
@@ -127,7 +128,7 @@ def apply(
         classifier: hidden, tokens.
         tile: side in pixels of what a network sees at a time; null for what memory allows.
         given: store of labels that people gave of the scene, which its model has learned from: certain; null for none.
-        out: store to write, class probabilities.
+        out: store to write, class probabilities, and how sure the map is, by what is known of the source.
         told: JSON file to write: share of the pixels that are far from all that was learned from, and warnings.
     """
     image = ("y", "x")
@@ -176,6 +177,7 @@ def apply(
         inputs=[cube, features, source, *networks, *(path for path in (cotrain, given) if path)],
         class_names=names,
         grid=matched.grid,
+        confidence=lambda found, _: confidence(found, known_of(mapped)),
         given=None if given is None else read_array(open_store(given), "labels"),
     )
     with atomic_write(told) as file:

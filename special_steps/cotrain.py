@@ -30,6 +30,7 @@ from special_steps.classifier.gaussian import (
 from special_steps.classifier.learned import Learned, predict_image, write_learned
 from special_steps.classifier.sampling import agreement_set, surest
 from special_steps.core.atomic import atomic_write
+from special_steps.core.calibration import confidence, what_is_known
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.prediction import given_labels, margins, write_prediction_strips
@@ -42,6 +43,7 @@ from special_steps.core.store import (
     read_pixels,
     tile_rows,
 )
+from special_steps.core.witnesses import opinions_of
 
 log = logging.getLogger("special")
 
@@ -176,12 +178,12 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, model: Path, diagnosis: 
     Args:
         features: store made by features.
         pseudo: store made by fuse.
-        out: store to write, class probabilities.
+        out: store to write, class probabilities, and how sure the map is.
         model: safetensors file to write, what was learned.
         diagnosis: JSON file to write: how far the map and its pseudo-labels agree, by class, and warnings.
     """
     prepared = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
-    labelled = open_store(pseudo, probabilities=("class", "y", "x"))
+    labelled = open_store(pseudo, probabilities=("class", "y", "x"), labels=("y", "x"))
     bands, labels = array_of(prepared, "features"), array_of(labelled, "probabilities")
     nodata, names = read_array(prepared, "nodata"), class_names(labelled)
     given = given_labels(labelled)
@@ -189,14 +191,18 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, model: Path, diagnosis: 
         raise UserError(f"{features}: no pixel has data; look at the scene and its no-data value")
     provenance: Any = labelled.attrs["provenance"]
     informed = provenance["settings"].get("informed", False)
+    opinions = opinions_of(labelled)
     marked = None if given is None else given > 0
-    arrays = [bands, labels] + ([] if marked is None else [marked[None]])
-    spectra, sample, *marks = read_pixels(arrays, nodata, SAMPLE, marked)
+    marks = [] if marked is None else [marked[None]]
+    spectra, sample, said, *marks = read_pixels(
+        [bands, labels, opinions, *marks], nodata, SAMPLE, marked
+    )
     certain = marks[0][0] if marks else None
     training = cotrained(
         np.ascontiguousarray(spectra.T), sample, informed=informed, certain=certain
     )
-    del spectra, sample
+    known = what_is_known(said, training.probabilities if training.learned.ensembles else None)
+    del spectra, sample, said
     log.info("learned from %d pixels: %s", training.probabilities.shape[1], training.way)
     pairs = np.zeros((len(names), len(names)), np.int64)
 
@@ -210,16 +216,20 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, model: Path, diagnosis: 
             np.add.at(pairs, (before, found[:, valid].argmax(0)), 1)
             yield found, ~valid
 
+    def sure(found: np.ndarray, rows: slice) -> np.ndarray:
+        return confidence(found, known, opinions[:, rows])
+
     write_prediction_strips(
         out,
         strips(),
         nodata.shape,
         step="cotrain",
-        settings={},
+        settings={"known": known._asdict()},
         inputs=[features, pseudo],
         class_names=names,
         grid=grid_of(prepared),
         given=given,
+        confidence=sure,
     )
     write_learned(model, training.learned, names)
     told = diagnose(training, pairs, names)

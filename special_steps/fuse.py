@@ -18,14 +18,12 @@ from special_steps.core.prediction import write_prediction
 from special_steps.core.store import (
     array_of,
     grid_of,
-    new_store,
     open_store,
     read_array,
     read_pixels,
     tile_rows,
-    write_array,
-    write_names,
 )
+from special_steps.core.witnesses import LIBRARY, Witness, as_settings
 from special_steps.io.pseudo_labels import read_probabilities
 
 log = logging.getLogger("special")
@@ -39,7 +37,6 @@ UNHEARD = (
     "CLIP's labels carry little information about the spectra (kappa {:.2f}): this map is the spectral library's alone;"
     " to give CLIP a say, use other words or scales"
 )
-LIBRARY = "the spectral library"  # the second witness's name
 MATTERS = 0.2  # share of a class that goes to another one: worth a sentence
 SMALL = 0.01  # of the scene: what contradicts less of it is left out
 
@@ -162,7 +159,6 @@ def fuse(
     features: Path | None,
     rgb: Path,
     out: Path,
-    labels: Path,
     witnesses: Path,
     class_names: list[str],
 ) -> None:
@@ -177,9 +173,7 @@ def fuse(
         features: store made by features, to tell whether CLIP's labels say anything about the spectra; null for maps
             of your own, which count in any case.
         rgb: the scene's RGB store: its size, no-data mask and georeference.
-        out: store to write.
-        labels: store to write, what each witness that has a say calls each pixel: `labels` (witness, y, x); the
-            attributes `witnesses` (their names) and `asked` (by witness, the classes that it can judge) belong to it.
+        out: store to write; it also keeps the labels of each witness, as `witnesses`, of which its settings tell.
         witnesses: JSON file to write: where the maps and the spectral library contradict each other; an agreement of
             null where there is only one of them. And what given labels changed.
         class_names: the scene's classes, in order.
@@ -196,10 +190,11 @@ def fuse(
     pseudo, informed = None, False
     told: dict[str, Any] = {"between": None, "agreement": None, "classes": [], "warnings": []}
     first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
-    seen: dict[str, tuple[np.ndarray, list[bool]]] = {}  # by witness: labels, the classes it sees
+    seen: list[tuple[Witness, np.ndarray]] = []
     if maps:
         pseudo = fused([read(path) for path in maps])
-        seen[first] = best_labels(pseudo, nodata), [True] * len(class_names)
+        every = [True] * len(class_names)
+        seen.append((Witness(first, every, heard=True), best_labels(pseudo, nodata)))
     if evidence:
         library, found = evidence
         said = json.loads(found.read_text())
@@ -207,7 +202,7 @@ def fuse(
         if informed:
             known = read(library)
             has = [one["spectra"] > 0 for one in said["classes"]]
-            seen[LIBRARY] = best_labels(known, nodata), has
+            seen.append((Witness(LIBRARY, has, heard=True), best_labels(known, nodata)))
             if pseudo is None:
                 pseudo = fused([known])
             else:
@@ -216,7 +211,7 @@ def fuse(
                 counts = information(*_pixels(features, pseudo, nodata)) if features else 1.0
                 if counts < LEAST:
                     told["warnings"].insert(0, UNHEARD.format(counts))
-                    del seen[first]
+                    seen[0] = seen[0][0]._replace(heard=False), seen[0][1]
                     pseudo = fused([known])
                 else:
                     pseudo = joined(pseudo, known, has)
@@ -246,20 +241,14 @@ def fuse(
         pseudo,
         nodata,
         step="fuse",
-        settings={"class_names": class_names, "informed": informed},
+        settings={"class_names": class_names, "informed": informed}
+        | as_settings([witness for witness, _ in seen]),
         inputs=[*maps, *evidence, *given, rgb],
         class_names=class_names,
         grid=grid,
         given=certain,
+        witnesses=np.stack([labels for _, labels in seen]),
     )
-    if list(seen) == [LIBRARY]:  # alone, it hardly contradicts the map that is made of it
-        seen[LIBRARY] = seen[LIBRARY][0], [False] * len(class_names)
-    with new_store(labels, step="fuse", settings={}, inputs=[out], grid=grid) as group:
-        write_names(group, class_names)
-        stacked = np.stack([given for given, _ in seen.values()])
-        write_array(group, "labels", stacked, ("witness", "y", "x"))
-        group.attrs["witnesses"] = list(seen)
-        group.attrs["asked"] = [asked for _, asked in seen.values()]
     for warning in told["warnings"]:
         log.warning(warning)
     with atomic_write(witnesses) as file:

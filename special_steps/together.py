@@ -24,6 +24,7 @@ from special_steps.core.store import (
     write_array,
     write_strips,
 )
+from special_steps.core.witnesses import Witness, as_settings, witnesses_told
 from special_steps.materials.alike import Sample, check_alike
 
 log = logging.getLogger("special")
@@ -91,6 +92,23 @@ def _given(labelled: Sequence[zarr.Group], shapes: Sequence[tuple[int, int]]) ->
         for labels, shape in zip(read, shapes, strict=True)
     ]
     return np.concatenate(list(stacked([labels.__getitem__ for labels in every], shapes, 0)))
+
+
+def _same_witnesses(labelled: Sequence[zarr.Group]) -> list[Witness]:
+    """The witnesses of all scenes; none where scenes have others."""
+    first, *others = (witnesses_told(store) for store in labelled)
+    same = all([w.name for w in other] == [w.name for w in first] for other in others)
+    if not same:
+        return []
+    sees = [np.all([w.sees for w in each], 0) for each in zip(first, *others, strict=True)]
+    heard = [all(w.heard for w in each) for each in zip(first, *others, strict=True)]
+    return [Witness(w.name, s.tolist(), h) for w, s, h in zip(first, sees, heard, strict=True)]
+
+
+def _witnesses(labelled: Sequence[zarr.Group], shapes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """What the witnesses of all scenes say, below one another."""
+    read = [_rows(array_of(store, "witnesses")) for store in labelled]
+    return np.concatenate(list(stacked(read, shapes, 0)), axis=1)
 
 
 def _rows(array: zarr.Array) -> Callable[[slice], np.ndarray]:
@@ -180,6 +198,7 @@ def together(
     _check(members, cubes, bands)
     shapes = [(cube.nodata.shape[0], cube.nodata.shape[1]) for cube in cubes]
     settings = {"scenes": [member.scene for member in members], "percentiles": percentiles}
+    said = _same_witnesses(labelled)
     _write_features(features, members, cubes, bands, shapes, percentiles, settings)
     write_prediction_strips(
         pseudo,
@@ -190,11 +209,12 @@ def together(
         ),
         stacked_shape(shapes),
         step="together",
-        settings=settings | {"informed": all(map(_informed, labelled))},
+        settings=settings | {"informed": all(map(_informed, labelled))} | as_settings(said),
         inputs=[member.pseudo for member in members],
         class_names=names,
         grid=UNKNOWN,
         given=_given(labelled, shapes),
+        witnesses=_witnesses(labelled, shapes) if said else None,
     )
     log.info("%d scenes together: %d x %d pixels", len(members), *stacked_shape(shapes))
 

@@ -204,7 +204,6 @@ def _map(scene: Path, loaded: dict[str, Any]) -> Path:
         features=checked[0] if checked else None,
         rgb=image,
         out=labelled,
-        labels=own / "witnesses.zarr",
         witnesses=own / "witnesses.json",
         **arguments.fuse_settings(loaded, SCENE, RUN),
     )

@@ -1,6 +1,6 @@
 """Class probabilities of a scene and what follows from them: labels and margins."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,12 @@ from special_steps.core.store import (
     new_store,
     read_array,
     tile_rows,
+    write_array,
     write_names,
 )
+
+# From a strip's probabilities (class, rows, x) and its rows to the probability that a label is right, (rows, x) float32
+Confidence = Callable[[np.ndarray, slice], np.ndarray]
 
 
 def margins(probabilities: np.ndarray) -> np.ndarray:
@@ -122,6 +126,8 @@ def write_prediction(
     class_names: Sequence[str],
     grid: Grid,
     given: np.ndarray | None = None,
+    witnesses: np.ndarray | None = None,
+    confidence: Confidence | None = None,
 ) -> None:
     """Write a store of `probabilities`, `labels`, `margin` and `nodata`; zeros where no data.
 
@@ -134,6 +140,8 @@ def write_prediction(
         grid: where the pixels lie.
         given: (y, x) uint8 labels that people gave, 0 for none: certain whatever the probabilities say, and kept in
             the store as `given` for the steps that follow.
+        witnesses: (witness, y, x) uint8 labels from 1 of the maps that these were joined from, kept beside them.
+        confidence: how sure each label is; the store then holds it as `confidence`.
     """
     write_prediction_strips(
         out,
@@ -145,6 +153,8 @@ def write_prediction(
         class_names=class_names,
         grid=grid,
         given=given,
+        witnesses=witnesses,
+        confidence=confidence,
     )
 
 
@@ -159,6 +169,8 @@ def write_prediction_strips(
     class_names: Sequence[str],
     grid: Grid,
     given: np.ndarray | None = None,
+    witnesses: np.ndarray | None = None,
+    confidence: Confidence | None = None,
 ) -> None:
     """The same store as write_prediction's, from strips of rows: memory does not grow with the scene's height.
 
@@ -171,6 +183,8 @@ def write_prediction_strips(
         class_names: the classes, in order.
         grid: where the pixels lie.
         given: as in write_prediction.
+        witnesses: as in write_prediction.
+        confidence: as in write_prediction.
 
     Raises:
         ValueError: when the strips do not fill the scene.
@@ -185,6 +199,9 @@ def write_prediction_strips(
         missing = create_array(group, "nodata", shape, ("y", "x"), "bool")
         if given is not None:
             create_array(group, "given", shape, ("y", "x"), "uint8")[:] = given
+        sure = create_array(group, "confidence", shape, ("y", "x")) if confidence else None
+        if witnesses is not None:
+            write_array(group, "witnesses", witnesses, ("witness", "y", "x"))
         y = 0
         for part, nodata in strips:
             part = part.astype(np.float32, copy=True)
@@ -199,6 +216,11 @@ def write_prediction_strips(
             best[rows] = labels(part, nodata)
             margin[rows] = part_margin
             missing[rows] = nodata
+            if sure is not None and confidence is not None:
+                known = confidence(part, rows)
+                if given is not None:
+                    known[given[rows] > 0] = 1
+                sure[rows] = np.where(nodata, 0, known)
             y = rows.stop
         if y != shape[0]:
             raise ValueError(f"the strips have {y} rows, the scene {shape[0]}")

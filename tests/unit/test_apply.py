@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_training import CLASSIFIER, NETWORK
-from stores import make_cube, make_prediction
+from stores import make_cube, make_prediction, make_store
 
 from special_steps.apply import apply, far_share
 from special_steps.consensus import consensus
+from special_steps.core.calibration import confidence, known_of
 from special_steps.core.errors import UserError
 from special_steps.core.store import class_names, open_store
 from special_steps.cotrain import cotrain
@@ -76,7 +77,8 @@ def known(tmp_path_factory) -> Path:
             epochs=folder / "epochs.csv",
         )
     networks = [folder / f"network-{seed}.zarr" for seed in (0, 1)]
-    consensus(cotrain=folder / "cotrain.zarr", networks=networks, out=folder / "consensus.zarr")
+    made = {"cotrain": folder / "cotrain.zarr", "pseudo": None, "networks": networks}
+    consensus(**made, out=folder / "consensus.zarr")
     return folder
 
 
@@ -96,12 +98,34 @@ def applied(known: Path, cube: Path, **changed):
             "networks": [known / f"network-{seed}.safetensors" for seed in (0, 1)],
             "classifier": CLASSIFIER,
             "tile": None,
+            "given": None,
             "out": out,
             "told": told,
         }
         | changed
     )
     return open_store(out), json.loads(told.read_text())
+
+
+def test_how_sure_it_is_follows_from_the_scene_that_was_learned_from(known, tmp_path):
+    cube, _, _ = make_scene(tmp_path, "new")
+    store, _ = applied(known, cube)
+    found = store["probabilities"][:]
+    wanted = confidence(found, known_of(open_store(known / "consensus.zarr")))
+    sure, nodata = store["confidence"][:], store["nodata"][:]
+    np.testing.assert_allclose(sure[~nodata], wanted[~nodata], atol=1e-6)
+    assert nodata.any() and not sure[nodata].any()
+
+
+def test_labels_that_people_gave_are_certain(known, tmp_path):
+    cube, truth, _ = make_scene(tmp_path, "new")
+    given = np.zeros(truth.shape, np.uint8)
+    given[5, 5:8] = (truth[5, 5:8] + 1) % 3 + 1
+    labels = make_store(tmp_path / "labels.zarr", labels=given)
+    store, _ = applied(known, cube, given=labels)
+    marked = (given > 0) & ~store["nodata"][:]
+    assert (store["labels"][:][marked] == given[marked]).all() and marked.any()
+    assert (store["confidence"][:][marked] == 1).all()
 
 
 def right(store, truth, nodata):

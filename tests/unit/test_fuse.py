@@ -40,7 +40,6 @@ def fuse(
         given=list(labels),
         features=features,
         out=out,
-        labels=out.with_name(f"{out.stem}-witnesses.zarr"),
         witnesses=out.with_suffix(".json"),
         **{"align": False} | given,
     )
@@ -215,6 +214,11 @@ def test_words_and_spectra_are_joined(tmp_path, given):
     wanted = joined(fused([probabilities(1), probabilities(2)]), probabilities(3), [True] * 3)
     np.testing.assert_allclose(found[:, 1:], wanted[:, 1:], atol=1e-6)
     assert labels[0, 0] == 0
+    witnesses = open_store(given["out"])["witnesses"][:]
+    clip = fused([probabilities(1), probabilities(2)]).argmax(0) + 1
+    spectra = probabilities(3).argmax(0) + 1
+    np.testing.assert_array_equal(witnesses[:, 1:], np.stack([clip, spectra])[:, 1:])
+    assert not witnesses[:, 0, 0].any()
     assert told["between"] == "CLIP and the spectral library"
     counted = sum(sum(one["library"].values()) for one in told["classes"])
     assert counted == 19, "all pixels with data"

@@ -9,6 +9,7 @@ from stores import make_prediction, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.core.store import new_store, write_array, write_names
+from special_steps.core.witnesses import Witness, as_settings
 from special_steps.fuse import fuse
 from special_steps.presence import overlaps, presence, presences
 
@@ -118,10 +119,10 @@ def test_a_single_class():
 
 
 def witness_store(path: Path, labels, asked=BOTH, names=NAMES) -> Path:
-    with new_store(path, step="fuse", settings={}, inputs=[]) as group:
+    settings = as_settings([Witness(name, sees, True) for name, sees in asked.items()])
+    with new_store(path, step="fuse", settings=settings, inputs=[]) as group:
         write_names(group, names)
-        write_array(group, "labels", np.stack(labels).astype("u1"), ("witness", "y", "x"))
-        group.attrs["witnesses"], group.attrs["asked"] = list(asked), list(asked.values())
+        write_array(group, "witnesses", np.stack(labels).astype("u1"), ("witness", "y", "x"))
     return path
 
 
@@ -136,7 +137,7 @@ def test_from_stores_to_a_file(tmp_path, caplog):
     nodata = scene(MAP) == 0
     mapped = make_prediction(tmp_path / "map.zarr", one_hot(scene(MAP), 3), NAMES, nodata)
     seen = witness_store(tmp_path / "w.zarr", [scene(changed(2)), scene(changed(1))])
-    presence(prediction=mapped, witnesses=seen, out=tmp_path / "p.json")
+    presence(prediction=mapped, pseudo=seen, out=tmp_path / "p.json")
     found = json.loads((tmp_path / "p.json").read_text())
     assert present(found) == [True, True, False]
     assert [c["share"] for c in found["classes"]] == pytest.approx([59 / 99, 30 / 99, 10 / 99])
@@ -154,13 +155,13 @@ def test_what_fuse_writes_is_read(tmp_path, monkeypatch):
         features=None,
         rgb=mapped,
         out=tmp_path / "pseudo.zarr",
-        labels=tmp_path / "w.zarr",
         witnesses=tmp_path / "w.json",
         class_names=NAMES,
+        given=[],
     )
     other = make_prediction(tmp_path / "map.zarr", one_hot(scene(changed(2)), 3), NAMES, nodata)
     for prediction, wanted in ((mapped, [True] * 3), (other, [True, True, False])):
-        presence(prediction=prediction, witnesses=tmp_path / "w.zarr", out=tmp_path / "p.json")
+        presence(prediction=prediction, pseudo=tmp_path / "pseudo.zarr", out=tmp_path / "p.json")
         found = json.loads((tmp_path / "p.json").read_text())
         assert present(found) == wanted and list(found["classes"][0]["overlaps"]) == ["CLIP"]
 
@@ -170,5 +171,5 @@ def test_stores_of_different_scenes_are_refused(tmp_path):
     for name, labels, names in (("a", scene(MAP)[:9], NAMES), ("b", scene(MAP), ["x", "y", "z"])):
         seen = witness_store(tmp_path / f"{name}.zarr", [labels, labels], names=names)
         with pytest.raises(UserError, match=r"not of the same classes or size as .*map\.zarr"):
-            presence(prediction=mapped, witnesses=seen, out=tmp_path / "p.json")
+            presence(prediction=mapped, pseudo=seen, out=tmp_path / "p.json")
     assert not (tmp_path / "p.json").exists()
