@@ -228,11 +228,8 @@ def fuse(
         certain = read_array(labelled, "labels")
         before = _counts(pseudo, nodata)
         _teach(pseudo, certain, given[1], nodata)
-        after, known = (
-            _counts(pseudo, nodata),
-            np.bincount(certain.ravel(), minlength=len(before) + 1),
-        )
-        told |= changed(before, after, known[1:], class_names)
+        known = np.bincount(certain.ravel(), minlength=len(before) + 1)[1:]
+        told |= changed(before, _counts(pseudo, nodata), known, class_names)
         said_too: Any = labelled.attrs["warnings"]
         told["warnings"] += said_too
         log.info(told["notes"][0])

@@ -4,7 +4,7 @@
     python tests/benchmarks/clicks.py simulated FOLDER --half report     # or choose
     python tests/benchmarks/clicks.py scene CONFIG --data DATA --results results --run hsi [--networks]
 
-Each class in turn is taken away from the pseudo-labels (its probability becomes 1e-6, the others' sum 1): CLIP and
+Each class in turn is taken away from the pseudo-labels (its probability becomes 1e-6, below all others): CLIP and
 library never find it. Then five points of it are given, drawn by chance from the truth; they are not evaluated.
 Besides, five points of each class beside untouched pseudo-labels, all right, or one of five with another class's label.
 The maps are co-training's; `--networks` adds the run's map with a network, for one draw of the scene's smallest class.
@@ -52,7 +52,7 @@ class Scene(NamedTuple):
 
     def without(self, k: int) -> "Scene":
         """The same with pseudo-labels that never find class k."""
-        pseudo = self.pseudo.copy()
+        pseudo = self.pseudo + np.float32(1e-5)  # also where nothing else has a probability
         pseudo[k] = 1e-6
         return self._replace(pseudo=normalised(pseudo).astype(np.float32))
 
