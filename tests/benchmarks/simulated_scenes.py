@@ -528,7 +528,9 @@ def features(scene: str | Scene) -> np.ndarray:
 def picture(scene: str | Scene) -> np.ndarray:
     """The image that CLIP sees, as by `rgb`: (3, y, x) float32 in [0, 1]."""
     scene = find(scene)
-    made, wanted = simulate(scene.name), [655.0, 553.0, 451.0]
+    made = simulate(scene.name)
+    # the default wavelengths; those of a sensor's own bands where these leave the default out
+    wanted = [655.0, 561.0, 482.0] if scene.sensor == "multi-6" else [655.0, 553.0, 451.0]
     check_coverage(made.wavelengths[made.good], wanted, scene.name)
     image = interpolate(made.cube[made.good], made.wavelengths[made.good], wanted)
     image = image.astype(np.float32)
