@@ -10,13 +10,7 @@ rule features:
     conda:
         "../envs/special.yaml"
     params:
-        settings=lambda w: flags(
-            {
-                "input": w.input,
-                "percentiles": settings["features"]["stretch"],
-                "components": settings["features"]["components"],
-            }
-        ),
+        settings=lambda w: flags(arguments.features_settings(settings, w.input)),
         code=digest_of("features"),
     shell:
         "python -m special_steps.features --source {input} --out {output}"
@@ -25,10 +19,11 @@ rule features:
 
 rule cotrain:
     input:
-        features=lambda w: f"results/{w.scene}/features-{RUNS[w.run]['input']}.zarr",
+        features=lambda w: features_of(w.scene, w.run),
         pseudo="results/{scene}/{run}/pseudo.zarr",
     output:
         prediction=directory("results/{scene}/{run}/cotrain.zarr"),
+        model="results/{scene}/{run}/cotrain.safetensors",
         diagnosis="results/{scene}/{run}/cotrain.json",
     log:
         "logs/{scene}/{run}/cotrain.log",
@@ -40,12 +35,13 @@ rule cotrain:
         code=digest_of("cotrain"),
     shell:
         "python -m special_steps.cotrain --features {input.features} --pseudo {input.pseudo}"
-        " --out {output.prediction} --diagnosis {output.diagnosis} &> {log}"
+        " --out {output.prediction} --model {output.model} --diagnosis {output.diagnosis}"
+        " &> {log}"
 
 
 rule network:
     input:
-        features=lambda w: f"results/{w.scene}/features-{RUNS[w.run]['input']}.zarr",
+        features=lambda w: features_of(w.scene, w.run),
         pseudo="results/{scene}/{run}/pseudo.zarr",
         cotrain="results/{scene}/{run}/cotrain.zarr",
     output:

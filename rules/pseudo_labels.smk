@@ -10,12 +10,7 @@ rule rgb:
     conda:
         "../envs/special.yaml"
     params:
-        settings=flags(
-            {
-                "wavelengths": settings["rgb"]["wavelengths"],
-                "percentiles": settings["rgb"]["stretch"],
-            }
-        ),
+        settings=flags(arguments.rgb_settings(settings)),
         code=digest_of("rgb"),
     shell:
         "python -m special_steps.rgb --cube {input} --out {output} {params.settings} &> {log}"
@@ -33,13 +28,8 @@ rule text:
     conda:
         "../envs/special.yaml"
     params:
-        model=lambda w: flags(model_settings(w.clip)),
-        settings=lambda w: flags(
-            {
-                "classes": SCENES[w.scene]["classes"],
-                "templates": CLIPS[w.clip]["templates"],
-            }
-        ),
+        model=lambda w: flags(arguments.model_settings(settings, w.clip)),
+        settings=lambda w: flags(arguments.text_settings(settings, w.scene, w.clip)),
         weights=lambda w: bundled_weights(w.clip),
         code=digest_of("text"),
     shell:
@@ -64,7 +54,7 @@ rule clip_scale:
     resources:
         gpu=1,
     params:
-        settings=lambda w: flags(dense_settings(w.clip)),
+        settings=lambda w: flags(arguments.dense_settings(settings, w.clip)),
         weights=lambda w: bundled_weights(w.clip),
         code=digest_of("clip_scale"),
     shell:
@@ -87,15 +77,32 @@ rule evidence:
     conda:
         "../envs/special.yaml"
     params:
-        settings=lambda w: flags(
-            {k: SCENES[w.scene][k] for k in ("classes", "materials", "units")}
-            | {"spectra": own_spectra(w.scene)}
-        ),
+        settings=lambda w: flags(arguments.evidence_settings(settings, w.scene)),
         weights=bundled_model(),  # words that the table does not have are read by it
         code=digest_of("evidence"),
     shell:
         "python -m special_steps.evidence --cube {input.cube} --out {output.evidence}"
         " --found {output.found} --table {output.table} {params.settings} &> {log}"
+
+
+rule labels:
+    input:
+        cube="results/{scene}/cube.zarr",
+        file=lambda w: data_file(SCENES[w.scene]["labels"]),
+    output:
+        directory("results/{scene}/labels.zarr"),
+    log:
+        "logs/{scene}/labels.log",
+    benchmark:
+        "benchmarks/{scene}/labels.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        settings=lambda w: flags({"class_names": class_names(w.scene)}),
+        code=digest_of("labels"),
+    shell:
+        "python -m special_steps.labels --cube {input.cube} --file {input.file} --out {output}"
+        " {params.settings} &> {log}"
 
 
 rule fuse:
@@ -104,6 +111,7 @@ rule fuse:
         sidecars=lambda w: label_sidecars(w.scene, w.run),
         evidence=lambda w: evidence_files(w.scene, w.run),
         features=lambda w: clip_checked(w.scene, w.run),
+        given=lambda w: taught_by(w.scene, w.run),
         rgb="results/{scene}/rgb.zarr",
     output:
         pseudo=directory("results/{scene}/{run}/pseudo.zarr"),
@@ -112,16 +120,19 @@ rule fuse:
         "logs/{scene}/{run}/fuse.log",
     benchmark:
         "benchmarks/{scene}/{run}/fuse.tsv"
+    wildcard_constraints:
+        scene="|".join(SCENES),
     conda:
         "../envs/special.yaml"
     params:
         maps=lambda w, input: flags(
-            {key: list(map(str, input.get(key, []))) for key in ("maps", "evidence")}
+            {
+                key: list(map(str, input.get(key, [])))
+                for key in ("maps", "evidence", "given")
+            }
             | {"features": next(iter(input.get("features", [])), None)}
         ),
-        settings=lambda w: flags(
-            {"class_names": class_names(w.scene), "align": aligned(w.run)}
-        ),
+        settings=lambda w: flags(arguments.fuse_settings(settings, w.scene, w.run)),
         code=digest_of("fuse"),
     shell:
         "python -m special_steps.fuse {params.maps} --rgb {input.rgb} --out {output.pseudo}"

@@ -4,6 +4,7 @@ rule evaluate:
         truth=lambda w: with_sidecars(
             data_files(SCENES[w.scene]["ground_truth"]["path"])
         ),
+        given=lambda w: given_labels(w.scene),
     output:
         metrics="results/{scene}/{run}/{stage}.metrics.json",
         scores="results/{scene}/{run}/{stage}.classes.csv",
@@ -18,7 +19,9 @@ rule evaluate:
         settings=lambda w: flags(
             {
                 "map_id": map_id(w.scene, w.run, w.stage),
+                "reject": rejecting_stage(w.scene, w.run, w.stage),
                 "ground_truth": data_files(SCENES[w.scene]["ground_truth"]["path"]),
+                "given": next(iter(given_labels(w.scene)), None),
             }
             | truth_settings(w.scene)
         ),
@@ -31,7 +34,7 @@ rule evaluate:
 
 rule export:
     input:
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         rgb="results/{scene}/rgb.zarr",
     output:
         classes="results/{scene}/{run}/{folder}map.tif",
@@ -44,7 +47,7 @@ rule export:
             caption="../workflow/report/map.rst",
             category="Maps",
             subcategory="{scene}",
-            labels=lambda w: {"run": w.run, "map": exported(w.run)[w.folder]},
+            labels=lambda w: {"run": w.run, "map": exported(w.scene, w.run)[w.folder]},
         ),
     log:
         "logs/{scene}/{run}/{folder}export.log",
@@ -56,7 +59,8 @@ rule export:
         settings=lambda w: flags(
             {
                 "colours": SCENES[w.scene]["colours"],
-                "networks": networks_asked(w.run, w.folder),
+                "networks": networks_asked(w.scene, w.run, w.folder),
+                "reject": rejecting(w.run, w.folder),
                 "north_up": settings["export"]["north_up"],
             }
         ),
@@ -70,7 +74,7 @@ rule export:
 
 rule disagreement:
     input:
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)['']}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)['']}.zarr",
         networks=lambda w: voting(w.scene, w.run),
     output:
         "results/{scene}/{run}/disagreement.tif",
@@ -117,10 +121,63 @@ rule polygons:
         " --table {output.areas} {params.settings} &> {log}"
 
 
+rule spectra:
+    input:
+        cube="results/{scene}/cube.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
+        evidence=lambda w: evidence_told(w.scene, w.run),
+    output:
+        table="results/{scene}/{run}/{folder}spectra.csv",
+        picture=report(
+            "results/{scene}/{run}/{folder}spectra.png",
+            caption="../workflow/report/spectra.rst",
+            category="Spectra of the classes",
+            subcategory="{scene}",
+            labels=lambda w: {"run": w.run, "map": exported(w.scene, w.run)[w.folder]},
+        ),
+    log:
+        "logs/{scene}/{run}/{folder}spectra.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/{folder}spectra.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        settings=lambda w: flags(
+            {
+                "evidence": evidence_told(w.scene, w.run),
+                "colours": SCENES[w.scene]["colours"],
+                "reject": rejecting(w.run, w.folder),
+            }
+        ),
+        code=digest_of("spectra"),
+    shell:
+        "python -m special_steps.spectra --cube {input.cube} --prediction {input.prediction}"
+        " --table {output.table} --picture {output.picture} {params.settings} &> {log}"
+
+
+rule presence:
+    input:
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
+        pseudo="results/{scene}/{run}/pseudo.zarr",
+    output:
+        "results/{scene}/{run}/{folder}presence.json",
+    log:
+        "logs/{scene}/{run}/{folder}presence.log",
+    benchmark:
+        "benchmarks/{scene}/{run}/{folder}presence.tsv"
+    conda:
+        "../envs/special.yaml"
+    params:
+        code=digest_of("presence"),
+    shell:
+        "python -m special_steps.presence --prediction {input.prediction}"
+        " --pseudo {input.pseudo} --out {output} &> {log}"
+
+
 rule stac:
     input:
         files=lambda w: bundle(w.scene, w.run, w.folder),
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         cube="results/{scene}/cube.zarr",
         model=lambda w: read_models(w.scene, w.run),
     output:
@@ -150,8 +207,9 @@ rule page:
     input:
         cube="results/{scene}/cube.zarr",
         rgb="results/{scene}/rgb.zarr",
-        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
+        prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.scene, w.run)[w.folder]}.zarr",
         seeds=lambda w: page_inputs(w.scene, w.run, w.folder)["seeds"],
+        spectra="results/{scene}/{run}/{folder}spectra.csv",
         evidence=lambda w: page_inputs(w.scene, w.run, w.folder)["evidence"],
         told=lambda w: page_inputs(w.scene, w.run, w.folder)["told"],
         metrics=lambda w: page_inputs(w.scene, w.run, w.folder)["metrics"],
@@ -173,8 +231,9 @@ rule page:
         settings=lambda w: flags(
             page_inputs(w.scene, w.run, w.folder)
             | {
-                "map_id": map_id(w.scene, w.run, exported(w.run)[w.folder]),
+                "map_id": map_id(w.scene, w.run, exported(w.scene, w.run)[w.folder]),
                 "colours": SCENES[w.scene]["colours"],
+                "reject": rejecting(w.run, w.folder),
                 "config": config_of(settings, w.scene, w.run),
             }
         ),
@@ -240,6 +299,7 @@ rule assess:
     input:
         classes="results/{scene}/{run}/{folder}map.tif",
         reference=lambda w: reference_files(w.scene),
+        given=lambda w: given_labels(w.scene),
     output:
         scores="results/{scene}/{run}/{folder}assessment.json",
         table="results/{scene}/{run}/{folder}assessment.csv",
@@ -251,7 +311,10 @@ rule assess:
         "../envs/special.yaml"
     params:
         settings=lambda w: flags(
-            {"map_id": map_id(w.scene, w.run, exported(w.run)[w.folder])}
+            {
+                "map_id": map_id(w.scene, w.run, exported(w.scene, w.run)[w.folder]),
+                "given": next(iter(given_labels(w.scene)), None),
+            }
         ),
         code=digest_of("assess"),
     shell:
@@ -263,9 +326,10 @@ rule summary:
     input:
         scenes=[f"results/{scene}/cube.zarr" for scene in SCENES],
         metrics=all_metrics(),
-        witnesses=[path for _, _, path in witnesses()],
+        witnesses=[path for _, _, path in told_without_truth()],
         diagnoses=[f"results/{s}/{r}/cotrain.json" for s, r in diagnosed()],
         assessments=[path for _, _, path in assessments()],
+        areas=[f"results/{s}/{r}/areas.csv" for s, r, _ in unknown()],
     output:
         csv="results/summary.csv",
         markdown="results/summary.md",
@@ -288,13 +352,19 @@ rule summary:
                 "metrics": list(map(str, input.metrics)),
                 "witnesses": [
                     {"scene": scene, "run": run, "path": str(path)}
-                    for (scene, run, _), path in zip(witnesses(), input.witnesses)
+                    for (scene, run, _), path in zip(
+                        told_without_truth(), input.witnesses
+                    )
                 ],
                 "diagnoses": [
                     {"scene": scene, "run": run, "path": str(path)}
                     for (scene, run), path in zip(diagnosed(), input.diagnoses)
                 ],
                 "assessments": [path for _, _, path in assessments()],
+                "unknown": [
+                    {"scene": scene, "run": run, "reject": reject, "areas": str(path)}
+                    for (scene, run, reject), path in zip(unknown(), input.areas)
+                ],
                 "maps": linked(),
             }
         ),

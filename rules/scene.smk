@@ -46,7 +46,9 @@ rule ingest:
     conda:
         "../envs/special.yaml"
     params:
-        settings=lambda w: flags({"cube": cube_paths(w.scene)} | cube_settings(w.scene)),
+        settings=lambda w: flags(
+            {"cube": cube_paths(w.scene)} | arguments.cube_settings(settings, w.scene)
+        ),
         code=digest_of("ingest"),
     shell:
         "python -m special_steps.ingest --out {output} {params.settings} &> {log}"

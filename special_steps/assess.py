@@ -14,16 +14,17 @@ import numpy as np
 
 from special_steps.core.assessed import headline, rows
 from special_steps.core.atomic import atomic_write
+from special_steps.core.classes import UNKNOWN
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.notes import gathered
-from special_steps.io.class_map import ClassMap, read_class_map
+from special_steps.core.store import grid_of, open_store, read_array
+from special_steps.io.class_map import ClassMap, pixels_of, read_class_map
 from special_steps.io.points import read_points
-from special_steps.io.reference_sample import Strata, read_strata, strata_file
+from special_steps.io.reference_sample import OTHER, Strata, read_strata, strata_file
 
 log = logging.getLogger("special")
 
-OTHER = "other"  # a reference that is none of the map's classes
 DRAWS = 4000
 LEVEL = 0.95
 SHOWN = 5  # points or values in a message
@@ -40,7 +41,7 @@ class Estimate(NamedTuple):
 
 def estimate(
     stratum: np.ndarray, mapped: np.ndarray, reference: np.ndarray, sizes: np.ndarray, mapped_pixels: np.ndarray,
-    references: int, own: bool,
+    references: int, own: bool, unknown: int | None = None,
 ) -> dict[str, Estimate]:  # fmt: skip
     """Estimate accuracies and areas of a map from a stratified random sample.
 
@@ -64,10 +65,12 @@ def estimate(
         mapped_pixels: (class of the map,) pixels.
         references: number of true classes, at least that of the map's.
         own: whether the strata are the classes of the map.
+        unknown: class of the map that stands for no class, which no reference is: its pixels count for the areas and as
+            missed by the map, not for the overall accuracy.
 
     Returns:
-        overall: accuracy, (1,); users: accuracy, (class of the map,); producers: accuracy, and share: of the area,
-        (true class,). Those that need a stratum with fewer than two points are NaN.
+        overall: accuracy of the pixels with a class, (1,); users: accuracy, (class of the map,); producers: accuracy,
+        and share: of the area, (true class,). Those that need a stratum with fewer than two points are NaN.
     """
     classes = len(mapped_pixels)
     points = np.bincount(stratum, minlength=len(sizes))
@@ -76,8 +79,12 @@ def estimate(
     is_mapped = [mapped == m for m in range(classes)]
     is_reference = [reference == r for r in range(references)]
 
-    def ratio(y: np.ndarray, x: np.ndarray, only: int | None = None) -> tuple[float, float]:
-        needed = np.arange(len(sizes)) if only is None else np.array([only])
+    every = np.arange(len(sizes))
+
+    def ratio(
+        y: np.ndarray, x: np.ndarray, needed: Sequence[int] | np.ndarray = every
+    ) -> tuple[float, float]:
+        needed = np.asarray(needed)
         needed = needed[sizes[needed] > 0]
         if not enough[needed].all():
             return np.nan, np.nan
@@ -97,15 +104,20 @@ def estimate(
         return value, np.sqrt(max(error, 0.0)) / below
 
     one = np.ones(len(stratum))
+    of_class = every[every != unknown] if own and unknown is not None else every
     found = {
-        "overall": [ratio(right * 1.0, one)],
+        "overall": [ratio(right * 1.0, (mapped != unknown) * 1.0, of_class)],
         "users": [
-            ratio((right & m) * 1.0, m * 1.0, i if own else None) for i, m in enumerate(is_mapped)
+            ratio((right & m) * 1.0, m * 1.0, [i] if own else every)
+            for i, m in enumerate(is_mapped)
         ],
         "producers": [ratio((right & r) * 1.0, r * 1.0) for r in is_reference],
         "share": [ratio(r * 1.0, one) for r in is_reference],
     }
-    limits = _limits(stratum, mapped, reference, sizes, classes, references)
+    whole = int(np.delete(mapped_pixels, [] if unknown is None else [unknown]).sum())
+    limits = _limits(
+        stratum, mapped, reference, sizes, classes, references, unknown, of_class, whole
+    )
     estimates = {}
     for name, pairs in found.items():
         value, error = np.array(pairs).T
@@ -125,9 +137,14 @@ def _limits(
     sizes: np.ndarray,
     classes: int,
     references: int,
+    unknown: int | None,
+    of_class: np.ndarray,
+    whole: int,
 ) -> dict[str, np.ndarray]:
     """Ends of the intervals of `estimate`: (2, class) by name; what they are worth is for the caller to know."""
     generator = np.random.default_rng(0)
+    real = np.arange(references) != unknown  # what a pixel can be
+    others = int(real.sum()) - 1
     hits, right = np.zeros((DRAWS, references)), np.zeros(DRAWS)
     called, actual = np.zeros((DRAWS, classes)), np.zeros((DRAWS, references))
     for number, pixels in enumerate(sizes):
@@ -138,8 +155,9 @@ def _limits(
         met, share = np.unique(mapped[inside], return_counts=True)
         counts = np.zeros((len(met), references))
         np.add.at(counts, (np.searchsorted(met, mapped[inside]), reference[inside]), 1)
-        prior = np.full(counts.shape, 0.5 / max(references - 1, 1))
-        prior[np.arange(len(met)), met] = 0.5 if references > 1 else 1.0
+        prior = np.where(real, np.full(counts.shape, 0.5 / max(others, 1)), 0)
+        prior[np.arange(len(met)), met] = 0.5 if others else 1.0
+        prior[met == unknown] = real / real.sum()
         prior *= (share / looked)[:, None]
         chances = generator.standard_gamma(
             np.broadcast_to((counts + prior).ravel(), (DRAWS, counts.size))
@@ -151,14 +169,16 @@ def _limits(
         actual += held.sum(1)
         hits[:, met] += held[:, np.arange(len(met)), met]
         # many strata with a point each would say that the map is wrong where no point does: so one point for all
+        if number not in of_class:
+            continue
         good = int((mapped == reference)[inside].sum())
-        half = 0.5 / len(sizes)
+        half = 0.5 / len(of_class)
         chance = generator.beta(good + half, looked - good + half, DRAWS)
         right += good + generator.binomial(int(pixels) - looked, chance)
     ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     with np.errstate(invalid="ignore", divide="ignore"):
         every = {
-            "overall": right[:, None] / sizes.sum(),
+            "overall": np.minimum(right[:, None] / whole, 1),
             "users": hits[:, :classes] / called,
             "producers": hits / actual,
             "share": actual / sizes.sum(),
@@ -202,7 +222,7 @@ def as_classes(
         more = ", ..." if len(wrong) > SHOWN else ""
         raise UserError(
             f"{where}: column 'reference' has what is no class: {', '.join(told)}{more}; the classes are"
-            f" {', '.join(names)}; write '{OTHER}' where none of them is there"
+            f" {', '.join(names)}; write '{OTHER}' where none of them is there, and nothing where you cannot tell"
         )
     return found
 
@@ -226,8 +246,12 @@ class Sample(NamedTuple):
     drawn: int  # points with and without a reference
 
 
-def gather(found: ClassMap, class_map: Path, points: Path, strata: Path | None) -> Sample:
+def gather(
+    found: ClassMap, class_map: Path, points: Path, strata: Path | None, given: Path | None = None
+) -> Sample:
     """Read the points, put them on the map, and find out how they were drawn.
+
+    Points on pixels whose label the map has learned from (`given`) are left out: they say nothing about the others.
 
     Raises:
         UserError: for all that makes estimates wrong; see the messages.
@@ -239,7 +263,9 @@ def gather(found: ClassMap, class_map: Path, points: Path, strata: Path | None) 
             f"{points}: no column 'reference' (its columns: {has}); write there what is at each point"
         )
     ids = read.columns.get("id") or [str(i) for i in range(1, len(read.x) + 1)]
-    reference = as_classes(read.columns["reference"], ids, found.names, str(points))
+    reference = as_classes(read.columns["reference"], ids, found.classes, str(points))
+    if found.unknown:  # whose place comes before that of OTHER
+        reference[reference == len(found.classes)] = len(found.names)
     if (reference < 0).all():
         raise UserError(
             f"{points}: column 'reference' is empty at all points; write there what is at each point"
@@ -266,7 +292,18 @@ def gather(found: ClassMap, class_map: Path, points: Path, strata: Path | None) 
         where = {i: n for n, i in enumerate(plan.ids)}
         _check_places(plan, where, ids, pixel, found, points)
         drawn = len(plan.ids)
+    if given is not None:
+        learned = _learned(given, read.x, read.y)
+        count = int((learned & (reference >= 0))[kept].sum())
+        kept, drawn = kept[~learned[kept]], drawn - int(learned[kept].sum())
+        if count:
+            log.warning(
+                "%s: %d points lie on pixels whose label was given for the map to learn from, and are left out",
+                points, count,
+            )  # fmt: skip
     kept = kept[reference[kept] >= 0]
+    if not len(kept):
+        raise UserError(f"{points}: no point with a reference is left; fill more of them")
     if len(kept) < drawn:
         log.warning(
             "%s: %d of %d points have no reference and are left out; estimates suppose that they are as the others",
@@ -301,6 +338,14 @@ def gather(found: ClassMap, class_map: Path, points: Path, strata: Path | None) 
             )
             design = "stratified afterwards; supposes a simple random sample"
     return Sample(stratum, mapped, reference[kept], names, sizes, own, design, drawn)
+
+
+def _learned(given: Path, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(point,) bool, which points lie on labelled pixels; the map may lie on another grid than the scene."""
+    store = open_store(given, labels=("y", "x"))
+    labels = read_array(store, "labels")
+    rows, columns = pixels_of(grid_of(store), labels.shape, x, y)
+    return (labels[rows, columns] > 0) & (rows >= 0)
 
 
 def _without_doubles(
@@ -403,12 +448,13 @@ def describe(sample: Sample, found: ClassMap) -> dict[str, Any]:
         pixels,
         len(names),
         sample.own,
+        len(found.classes) if found.unknown else None,
     )
     points = np.bincount(sample.stratum, minlength=len(sample.sizes))
     few = [
         f"'{name}' ({n} point{'s' if n != 1 else ''})"
         for name, n, size in zip(sample.strata, points, sample.sizes, strict=True)
-        if n < 2 and n < size
+        if n < 2 and n < size and not (found.unknown and sample.own and name == UNKNOWN)
     ]
     if few:
         log.warning(
@@ -416,9 +462,15 @@ def describe(sample: Sample, found: ClassMap) -> dict[str, Any]:
             " nor anything of the whole map (overall and producer's accuracies, areas); fill more of its points",
             ", ".join(few),
         )
+    if found.unknown and sample.own and points[-1] < min(2, sample.sizes[-1]):
+        log.warning(
+            "fewer than 2 points with a reference where the map is '%s': producer's accuracies and areas cannot be"
+            " estimated, for nobody knows what is there; fill more of its points",
+            UNKNOWN,
+        )
     counts = np.zeros((len(found.names), len(names)), np.int64)
     np.add.at(counts, (sample.mapped, sample.reference), 1)
-    never = [n for i, n in enumerate(found.names) if not counts[:, i].any()]
+    never = [n for i, n in enumerate(found.classes) if not counts[:, i].any()]
     if never and not few:
         log.warning(
             "no reference point is %s: %s producer's accuracy cannot be estimated",
@@ -434,11 +486,13 @@ def describe(sample: Sample, found: ClassMap) -> dict[str, Any]:
 
     nothing = Estimate(*np.full((4, 1), np.nan))
     whole = float(pixels.sum()) * unit
+    of_class = len(found.classes)
     return {
         "design": sample.design,
         "drawn": sample.drawn,
         "interpreted": len(sample.reference),
         "unit": "m2" if area else "pixels",
+        "coverage": float(pixels[:of_class].sum() / pixels.sum()),
         "overall_accuracy": told(estimates["overall"], 0),
         "classes": [
             {
@@ -446,10 +500,10 @@ def describe(sample: Sample, found: ClassMap) -> dict[str, Any]:
                 "map_area": float(pixels[i]) * unit if i < len(pixels) else 0.0,
                 "map_points": int(counts[i].sum()) if i < len(pixels) else 0,
                 "reference_points": int(counts[:, i].sum()),
-                "users_accuracy": told(*((estimates["users"], i) if i < len(pixels) else (nothing, 0))),
-                "producers_accuracy": told(*((estimates["producers"], i) if i < len(pixels) else (nothing, 0))),
-                "share": told(estimates["share"], i),
-                "area": told(estimates["share"], i, whole),
+                "users_accuracy": told(*((estimates["users"], i) if i < of_class else (nothing, 0))),
+                "producers_accuracy": told(*((estimates["producers"], i) if i < of_class else (nothing, 0))),
+                "share": told(*((nothing, 0) if name == UNKNOWN and found.unknown else (estimates["share"], i))),
+                "area": told(*((nothing, 0) if name == UNKNOWN and found.unknown else (estimates["share"], i)), whole),
             }
             for i, name in enumerate(names)
         ],
@@ -499,6 +553,7 @@ def assess(
     scores: Path | None = None,
     table: Path | None = None,
     map_id: dict[str, Any] | None = None,
+    given: Path | None = None,
 ) -> None:
     """Estimate a map's accuracies and its classes' areas, with 95 % intervals, from points that people have filled.
 
@@ -509,10 +564,11 @@ def assess(
         scores: JSON file to write, everything, also warnings; without it, NAME.assessment.json in the present folder
         table: CSV file to write, a row per class; without it, NAME.assessment.csv in the present folder
         map_id: which map it is, such as '{"scene": "demo", "run": "hsi"}': copied into the JSON file
+        given: the scene's labels.zarr, where the map has learned from labels: points on them are left out
     """
     with gathered() as told:
         found = read_class_map(class_map)
-        sample = gather(found, class_map, points, strata)
+        sample = gather(found, class_map, points, strata, given)
         estimates = describe(sample, found)
     result = (map_id or {}) | {"map": str(class_map), "points": str(points)} | estimates
     result["warnings"] = told

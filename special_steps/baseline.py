@@ -17,7 +17,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticD
 
 from special_steps.classifier.sampling import surest
 from special_steps.core.cli import run
-from special_steps.core.prediction import write_prediction
+from special_steps.core.prediction import given_labels, write_prediction
 from special_steps.core.store import class_names, grid_of, open_store, read_array
 
 log = logging.getLogger("special")
@@ -239,6 +239,7 @@ def baseline(*, features: Path, pseudo: Path, method: Method, out: Path) -> None
         inputs=[features, pseudo],
         class_names=names,
         grid=grid_of(labelled),
+        given=given_labels(labelled),
     )
 
 

@@ -12,11 +12,15 @@ from special_steps.core.calibration import (
     known_of,
     passed_on,
     what_is_known,
-    witnesses_of,
 )
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
-from special_steps.core.prediction import Confidence, write_prediction_strips
+from special_steps.core.prediction import (
+    Confidence,
+    averaged,
+    given_labels,
+    write_prediction_strips,
+)
 from special_steps.core.store import (
     array_of,
     class_names,
@@ -26,25 +30,9 @@ from special_steps.core.store import (
     read_pixels,
     tile_rows,
 )
+from special_steps.core.witnesses import opinions_of
 
 SAMPLE = 100_000  # pixels that labels and map are compared on at most
-
-
-def averaged(networks: Sequence[np.ndarray], cotrained: np.ndarray | None = None) -> np.ndarray:
-    """The networks' mean; where there is co-training, half of it and half of that.
-
-    Args:
-        networks: (class, y, x) float32, one for each seed.
-        cotrained: of the same shape.
-
-    Returns:
-        (class, y, x) float32.
-    """
-    total = np.zeros_like(networks[0], np.float32)
-    for probabilities in networks:
-        total += probabilities
-    total /= len(networks)
-    return total if cotrained is None else (total + cotrained) / 2
 
 
 def consensus(
@@ -90,6 +78,7 @@ def consensus(
         inputs=paths,
         class_names=names,
         grid=grid_of(first),
+        given=given_labels(first),
         confidence=sure,
     )
 
@@ -108,7 +97,7 @@ def _as_co_training(cotrained: zarr.Group) -> Confidence:
 
 def _by_labels(pseudo: Path, networks: Sequence[zarr.Group]) -> tuple[Known, Confidence]:
     """What is known of a scene without co-training, and the confidence of its map."""
-    opinions = witnesses_of(open_store(pseudo, labels=("y", "x")))
+    opinions = opinions_of(open_store(pseudo, labels=("y", "x")))
     maps = [array_of(store, "probabilities") for store in networks]
     said, *read = read_pixels([opinions, *maps], read_array(networks[0], "nodata"), SAMPLE)
     known = what_is_known(said, averaged(read))

@@ -27,12 +27,13 @@ from special_steps.classifier.gaussian import (
     fit_views,
     project,
 )
+from special_steps.classifier.learned import Learned, predict_image, write_learned
 from special_steps.classifier.sampling import agreement_set, surest
 from special_steps.core.atomic import atomic_write
-from special_steps.core.calibration import confidence, what_is_known, witnesses_of
+from special_steps.core.calibration import confidence, what_is_known
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
-from special_steps.core.prediction import margins, write_prediction_strips
+from special_steps.core.prediction import given_labels, margins, write_prediction_strips
 from special_steps.core.store import (
     array_of,
     class_names,
@@ -42,6 +43,7 @@ from special_steps.core.store import (
     read_pixels,
     tile_rows,
 )
+from special_steps.core.witnesses import opinions_of
 
 log = logging.getLogger("special")
 
@@ -55,10 +57,9 @@ FROM_ANCHORED: tuple[tuple[Member, ...], ...] = (LINEAR,) * 4 + (QUADRATIC,) * 4
 
 
 class Cotrained(NamedTuple):
-    """What was learned, ready for any pixel of the scene, and what it says of the pixels it was learned from."""
+    """What was learned, and what it says of the pixels it was learned from."""
 
-    views: Views
-    ensembles: tuple[Ensemble, ...]  # their mean is the result
+    learned: Learned
     probabilities: np.ndarray  # (class, pixel) float32
     way: str  # anchored, agreement, or none where there is nothing to learn
     kept: float  # share of the pixels whose label stays, by the anchored way where there is one
@@ -70,10 +71,11 @@ def _refitted(
     found: np.ndarray,
     pseudo: np.ndarray,
     schedule: Sequence[tuple[Member, ...]],
+    certain: np.ndarray | None,
 ) -> tuple[Ensemble, np.ndarray]:
     """Learn from the pixels in agreement, again and again: the last ensemble, and what it finds."""
     for members in schedule:
-        agreed = agreement_set(pseudo, found.argmax(0), margins(found))
+        agreed = agreement_set(pseudo, found.argmax(0), margins(found), certain)
         moments = class_moments(joint, agreed, len(found))
         ensemble = fit_ensemble(moments, views, members)
         found = apply_ensemble(ensemble, joint)
@@ -81,7 +83,11 @@ def _refitted(
 
 
 def cotrained(
-    spectra: np.ndarray, probabilities: np.ndarray, *, informed: bool = False
+    spectra: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    informed: bool = False,
+    certain: np.ndarray | None = None,
 ) -> Cotrained:
     """Correct noisy class probabilities by the spectra.
 
@@ -92,41 +98,35 @@ def cotrained(
         spectra: (pixel, band) float32 in [0, 1], pixels with data.
         probabilities: (class, pixel) float32 of the pseudo-labels, columns sum to 1.
         informed: whether the spectral library had a say in them.
+        certain: (pixel,) bool, where people gave the label.
     """
     views = fit_views(spectra)
     joint = project(views, spectra)
     pseudo = probabilities.argmax(0)
     if len(probabilities) == 1 or margins(probabilities).max() < 1e-6:
-        return Cotrained(views, (), probabilities, "none", 1.0)
+        return Cotrained(Learned(views, ()), probabilities, "none", 1.0)
     positive = normalised(probabilities + np.float32(1e-6))
     first = class_moments(joint, surest(positive, FIRST), len(positive))
-    from_labels, found = _refitted(
-        joint, views, apply_ensemble(fit_ensemble(first, views, LINEAR), joint), pseudo, FROM_LABELS
-    )
+    by_labels = apply_ensemble(fit_ensemble(first, views, LINEAR), joint)
+    from_labels, found = _refitted(joint, views, by_labels, pseudo, FROM_LABELS, certain)
     if informed:
         kept = float((found.argmax(0) == pseudo).mean())
-        return Cotrained(views, (from_labels,), found, "agreement", kept)
+        return Cotrained(Learned(views, (from_labels,)), found, "agreement", kept)
     anchored_ensemble, by_anchor = anchored(joint, views, positive)
-    from_anchored, found_too = _refitted(joint, views, by_anchor, pseudo, FROM_ANCHORED)
+    from_anchored, found_too = _refitted(joint, views, by_anchor, pseudo, FROM_ANCHORED, certain)
     agreement = (found + found_too) / 2
     kept = float((by_anchor.argmax(0) == pseudo).mean())
     if (agreement.argmax(0) == pseudo).mean() - kept >= ASTRAY:
-        return Cotrained(views, (from_labels, from_anchored), agreement, "agreement", kept)
-    return Cotrained(views, (anchored_ensemble,), by_anchor, "anchored", kept)
+        both = Learned(views, (from_labels, from_anchored))
+        return Cotrained(both, agreement, "agreement", kept)
+    return Cotrained(Learned(views, (anchored_ensemble,)), by_anchor, "anchored", kept)
 
 
-def predict(learned: Cotrained, spectra: np.ndarray) -> np.ndarray:
-    """What was learned, of any pixels: spectra (pixel, band) float32 to probabilities (class, pixel) float32."""
-    joint = project(learned.views, spectra)
-    found = [apply_ensemble(ensemble, joint) for ensemble in learned.ensembles]
-    return sum(found[1:], found[0]) / len(found)
-
-
-def diagnose(learned: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+def diagnose(training: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     """What the map says of its labels, without ground truth.
 
     Args:
-        learned: the co-training.
+        training: the co-training.
         pairs: (class, class) pixels by pseudo-label and co-trained label.
         names: the classes.
 
@@ -146,15 +146,15 @@ def diagnose(learned: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dic
         for k, name in enumerate(names)
     ]
     warnings = []
-    if learned.way == "none" and len(names) > 1:
+    if training.way == "none" and len(names) > 1:
         warnings.append(
             "the pseudo-labels have no margin anywhere: nothing can be learned from them, and the map is theirs;"
             " use other words, another scale, or labels of your own"
         )
-    elif learned.kept < 0.5:
+    elif training.kept < 0.5:
         warnings.append(
             "the pseudo-labels carry little information about the spectra: co-training would change"
-            f" {1 - learned.kept:.0%} of them; don't trust this map without a look, and try other words,"
+            f" {1 - training.kept:.0%} of them; don't trust this map without a look, and try other words,"
             " another scale, or labels of your own"
         )
     for k, name in enumerate(names):
@@ -169,46 +169,51 @@ def diagnose(learned: Cotrained, pairs: np.ndarray, names: Sequence[str]) -> dic
                 f"the spectra contradict {1 - same[k] / before[k]:.0%} of the pseudo-labels '{name}', most of them"
                 f" for '{names[int(others.argmax())]}': look at both, or use other words"
             )
-    return {"agreement": agreement, "way": learned.way, "classes": classes, "warnings": warnings}
+    return {"agreement": agreement, "way": training.way, "classes": classes, "warnings": warnings}
 
 
-def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None:
+def cotrain(*, features: Path, pseudo: Path, out: Path, model: Path, diagnosis: Path) -> None:
     """Correct the pseudo-labels by the spectra.
 
     Args:
         features: store made by features.
         pseudo: store made by fuse.
         out: store to write, class probabilities, and how sure the map is.
+        model: safetensors file to write, what was learned.
         diagnosis: JSON file to write: how far the map and its pseudo-labels agree, by class, and warnings.
     """
     prepared = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
     labelled = open_store(pseudo, probabilities=("class", "y", "x"), labels=("y", "x"))
     bands, labels = array_of(prepared, "features"), array_of(labelled, "probabilities")
     nodata, names = read_array(prepared, "nodata"), class_names(labelled)
+    given = given_labels(labelled)
     if nodata.all():
         raise UserError(f"{features}: no pixel has data; look at the scene and its no-data value")
     provenance: Any = labelled.attrs["provenance"]
     informed = provenance["settings"].get("informed", False)
-    opinions = witnesses_of(labelled)
-    spectra, sample, said = read_pixels([bands, labels, opinions], nodata, SAMPLE)
-    learned = cotrained(np.ascontiguousarray(spectra.T), sample, informed=informed)
-    known = what_is_known(said, learned.probabilities if learned.ensembles else None)
+    opinions = opinions_of(labelled)
+    marked = None if given is None else given > 0
+    marks = [] if marked is None else [marked[None]]
+    spectra, sample, said, *marks = read_pixels(
+        [bands, labels, opinions, *marks], nodata, SAMPLE, marked
+    )
+    certain = marks[0][0] if marks else None
+    training = cotrained(
+        np.ascontiguousarray(spectra.T), sample, informed=informed, certain=certain
+    )
+    known = what_is_known(said, training.probabilities if training.learned.ensembles else None)
     del spectra, sample, said
-    log.info("learned from %d pixels: %s", learned.probabilities.shape[1], learned.way)
+    log.info("learned from %d pixels: %s", training.probabilities.shape[1], training.way)
     pairs = np.zeros((len(names), len(names)), np.int64)
 
     def strips() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows in tile_rows(len(nodata)):
             valid = ~nodata[rows]
             found = np.asarray(labels[:, rows])
-            given = found[:, valid].argmax(0)
-            if learned.ensembles and valid.any():
-                spectra = np.asarray(bands[:, rows])
-                for y in range(0, len(valid), 16):
-                    few, mask = slice(y, y + 16), valid[y : y + 16]
-                    if mask.any():
-                        found[:, few][:, mask] = predict(learned, spectra[:, few][:, mask].T)
-            np.add.at(pairs, (given, found[:, valid].argmax(0)), 1)
+            before = found[:, valid].argmax(0)
+            if training.learned.ensembles and valid.any():
+                predict_image(training.learned, np.asarray(bands[:, rows]), valid, found)
+            np.add.at(pairs, (before, found[:, valid].argmax(0)), 1)
             yield found, ~valid
 
     def sure(found: np.ndarray, rows: slice) -> np.ndarray:
@@ -223,9 +228,11 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
         inputs=[features, pseudo],
         class_names=names,
         grid=grid_of(prepared),
+        given=given,
         confidence=sure,
     )
-    told = diagnose(learned, pairs, names)
+    write_learned(model, training.learned, names)
+    told = diagnose(training, pairs, names)
     for warning in told["warnings"]:
         log.warning(warning)
     log.info("%.1f %% of the pixels keep their pseudo-label", 100 * told["agreement"])

@@ -76,6 +76,27 @@ def scores(predicted: np.ndarray, truth: np.ndarray, class_names: list[str]) -> 
     }
 
 
+def kept(
+    predicted: np.ndarray, truth: np.ndarray, confidence: np.ndarray, least: float
+) -> dict[str, float | None]:
+    """How right a map is where it is sure enough to name a class.
+
+    Args:
+        predicted: (y, x) uint8, 1..K, 0 = no data.
+        truth: (y, x) uint8, 1..K, 0 = unlabelled.
+        confidence: (y, x) float32 in [0, 1].
+        least: confidence that a pixel needs to keep its class.
+
+    Returns:
+        reject (`least`); of the pixels with a reference, share (that keep their class) and oa (accuracy of those; None
+        for no pixel).
+    """
+    both = (predicted > 0) & (truth > 0)
+    sure = both & (confidence >= least)
+    oa = float((predicted == truth)[sure].mean()) if sure.any() else None
+    return {"reject": least, "share": float(sure.sum() / both.sum()), "oa": oa}
+
+
 def trust(claimed: np.ndarray, order: np.ndarray, right: np.ndarray) -> dict[str, Any]:
     """How far a map's confidence can be trusted: as a probability, and as an order.
 
@@ -125,7 +146,9 @@ def evaluate(
     unlabelled: list[int],
     colours: bool,
     align: bool,
+    given: Path | None,
     map_id: dict[str, Any],
+    reject: float | None,
     metrics: Path,
     class_scores: Path,
     confusion_matrix: Path,
@@ -145,8 +168,12 @@ def evaluate(
         unlabelled: labels that mean "no reference here".
         colours: whether the file is a picture, and labels are its colours, 0xRRGGBB.
         align: whether to bring labels of another grid to the scene's; without it they are refused.
+        given: store of the labels that people gave for the map to learn from: these pixels are left out; null: none.
         map_id: which map it is (scene, run, seed, stage): copied into the metrics.
-        metrics: JSON file to write, everything, also what reading the ground truth warns of.
+        reject: confidence under which the exported map's pixels are unknown, null for none; the metrics then say, too,
+            how right the others are.
+        metrics: JSON file to write, everything, also what reading the ground truth warns of, and where labels were
+            given, `learned_from`: reference pixels that are left out for them.
         class_scores: CSV file to write, a row per class.
         confusion_matrix: CSV file to write, a row per reference class, a column per predicted one.
     """
@@ -167,13 +194,21 @@ def evaluate(
             scene_shape=predicted.shape,
             scene_grid=grid_of(store),
         )
+    learned = {}
+    if given is not None:
+        marked = read_array(open_store(given, labels=("y", "x")), "labels") > 0
+        learned = {"learned_from": int((marked & (reference > 0) & (predicted > 0)).sum())}
+        reference = np.where(marked, np.uint8(0), reference)
     try:
-        found = map_id | scores(predicted, reference, names)
+        found = map_id | scores(predicted, reference, names) | learned
     except UserError as error:
         raise UserError(f"{ground_truth[0]}: {error}") from error
     both = (predicted > 0) & (reference > 0)
     right = predicted[both] == reference[both]
     found |= trust(*_sure(store, both), right) | {"warnings": told}
+    if reject is not None and "confidence" in store:  # without it, export says so
+        sure = read_array(store, "confidence")
+        found["kept"] = kept(predicted, reference, sure, reject)
     with atomic_write(metrics) as file:
         file.write_text(json.dumps(found, indent=1) + "\n")
     _write_csv(class_scores, list(found["classes"][0]), [c.values() for c in found["classes"]])

@@ -9,8 +9,10 @@ import numpy as np
 import zarr
 
 from special_steps.core.atomic import atomic_write
+from special_steps.core.classes import UNKNOWN
 from special_steps.core.cli import run
 from special_steps.core.palette import NO_DATA, class_colours, rgb_of
+from special_steps.core.prediction import check_reject, shown_labels
 from special_steps.core.store import (
     array_of,
     class_names,
@@ -19,6 +21,7 @@ from special_steps.core.store import (
     read_array,
     tile_rows,
 )
+from special_steps.io.class_map import UNKNOWN_TAG
 from special_steps.io.geotiff import map_grid, moved, strips_of, write_raster
 from special_steps.io.legend import attribute_table, raster_style
 
@@ -85,7 +88,7 @@ def map_figure(
         image: (y, x, 3) float32 in [0, 1].
         labels: (y, x) uint8, 1..K, 0 = no data.
         confidence: (y, x) float32 in [0, 1], NaN = no data.
-        class_names: the K classes.
+        class_names: the K classes, and `unknown` where the map has it.
         palette: their colours, #rrggbb.
         meaning: what the confidence is.
     """
@@ -150,6 +153,7 @@ def export(
     picture: Path,
     colours: dict[str, str],
     networks: int | None,
+    reject: float | None,
     north_up: bool | None,
 ) -> None:
     """Write a scene's maps.
@@ -169,8 +173,13 @@ def export(
         colours: the user's own colours (#rrggbb) of classes.
         networks: how many trained networks the map is made of, null where it is no joint map of networks; fewer than
             two can't disagree, and that is said.
+        reject: pixels of less confidence are `unknown` on the class map, in the picture and in the tables of names,
+            after the classes; null for none.
         north_up: whether to turn the maps north up, pixels by nearest neighbour; null for scenes on a rotated grid
             only.
+
+    Raises:
+        UserError: for `reject` where the confidence is not calibrated.
     """
     store = open_store(
         prediction,
@@ -185,13 +194,21 @@ def export(
     labels, nodata = (read_array(store, name) for name in ("labels", "nodata"))
     confidence = read_array(store, "confidence" if calibrated else "margin")
     confidence[nodata] = np.nan
+    palette, tags = class_colours(names, colours), {}
+    classes = names
+    check_reject(prediction, store, reject)
+    if reject is not None:
+        value = len(names) + 1
+        labels = shown_labels(store, slice(None), reject)
+        names, tags = [*names, UNKNOWN], {UNKNOWN_TAG: str(value)}
+        palette = class_colours(names, colours, unknown=True)
+        _tell_unknown(labels, confidence, reject, value)
     grid, pixel = map_grid(grid_of(store), labels.shape, north_up)
     labels, confidence = moved(labels, pixel, 0), moved(confidence, pixel, np.nan)
     if pixel is not None:
         image = np.stack([moved(band, pixel, np.nan) for band in image])
         log.info("maps are turned north up, %d x %d pixels", *labels.shape)
     shape = (labels.shape[0], labels.shape[1])
-    palette = class_colours(names, colours)
     write_raster(
         class_map,
         strips_of(labels),
@@ -202,7 +219,7 @@ def export(
         nodata=0,
         resampling="mode",
         colours={0: (0, 0, 0, 0)} | {i: (*rgb_of(c), 255) for i, c in enumerate(palette, 1)},
-        tags={f"CLASS_{i}": name for i, name in enumerate(names, 1)},
+        tags=tags | {f"CLASS_{i}": name for i, name in enumerate(names, 1)},
     )
     with atomic_write(class_map.with_name(f"{class_map.name}.aux.xml")) as file:
         file.write_text(attribute_table(names, palette), encoding="utf-8")
@@ -225,7 +242,7 @@ def export(
         probability_strips(store, pixel),
         shape,
         "uint8",
-        names,
+        classes,
         grid,
         nodata=EMPTY,
         resampling="average",
@@ -238,6 +255,23 @@ def export(
         log.warning("no map of disagreement: one network only; seeds: [0, 1, 2] trains three")
     elif networks is None:
         log.info("no map of disagreement: this map is no joint one of several networks")
+
+
+def _tell_unknown(labels: np.ndarray, confidence: np.ndarray, reject: float, value: int) -> None:
+    """Say how much of a map is unknown; a map of nothing else is worth a warning."""
+    mapped, unknown = int((labels > 0).sum()), int((labels == value).sum())
+    if mapped and unknown == mapped:
+        log.warning(
+            "all of the map is 'unknown': no pixel's confidence reaches reject %g, the highest is %.3f; make reject"
+            " smaller",
+            reject, np.nanmax(confidence),
+        )  # fmt: skip
+    elif mapped:
+        log.info(
+            "%.1f %% of the map is 'unknown', of confidence below %g",
+            100 * unknown / mapped,
+            reject,
+        )
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ def features(
 
     Args:
         source: the cube's store for `hsi`, the RGB store for `rgb`.
-        out: store to write: `features` (band, y, x) in [0, 1] and `components`.
+        out: store to write: `features` (band, y, x) in [0, 1] and `components`; its attribute `limits` are the values
+            that became 0 and 1.
         input: all good bands, stretched jointly, or the RGB image as it is.
         percentiles: percentiles over all good bands that become 0 and 1.
         components: number of principal components.
@@ -104,8 +105,9 @@ def features(
             valid = ~nodata[rows]
             yield from (band[valid] for band in read(rows))
 
+    limits = joint_percentiles(values, percentiles) if input == "hsi" else None
+
     def stretched() -> Iterator[np.ndarray]:
-        limits = joint_percentiles(values, percentiles) if input == "hsi" else None
         for rows in tile_rows(len(nodata)):
             bands = read(rows)
             if limits:
@@ -122,6 +124,9 @@ def features(
         grid=grid_of(store),
     ) as group:
         write_array(group, "band", read_array(store, "band")[good], ("band",))
+        if "fwhm" in store:
+            write_array(group, "fwhm", read_array(store, "fwhm")[good], ("band",))
+        group.attrs["limits"] = limits  # another scene's values are stretched by them, too
         prepared = create_array(group, "features", (len(good), *nodata.shape), ("band", "y", "x"))
         write_strips(prepared, stretched())
         scores = principal_components(

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from special_steps.classifier.anchored import information
+from special_steps.classifier.taught import corrected, learn
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
+from special_steps.core.prediction import labels as best_labels
 from special_steps.core.prediction import write_prediction
 from special_steps.core.store import (
     array_of,
@@ -21,11 +23,13 @@ from special_steps.core.store import (
     read_pixels,
     tile_rows,
 )
+from special_steps.core.witnesses import LIBRARY, Witness, as_settings
 from special_steps.io.pseudo_labels import read_probabilities
 
 log = logging.getLogger("special")
 
 SAMPLE = 20_000  # pixels
+TAUGHT = 100_000  # pixels that given labels are learned with, at most
 # Of information(): less, and labels are not of this scene. Chosen with the exponents of `joined` on the half to choose
 # on of the simulated scenes: there .05 to .07 where CLIP is useless, .23 and more elsewhere.
 LEAST = 0.15
@@ -109,8 +113,41 @@ def compared(
         {"class": name, "library": dict(zip(names, map(int, row), strict=True))}
         for name, row in zip(names, pairs, strict=True)
     ]
-    between = f"{first} and the spectral library"
+    between = f"{first} and {LIBRARY}"
     return {"between": between, "agreement": agreement, "classes": classes, "warnings": warnings}
+
+
+def changed(
+    before: np.ndarray, after: np.ndarray, given: np.ndarray, names: Sequence[str]
+) -> dict[str, Any]:
+    """What given labels made of the pseudo-labels.
+
+    Args:
+        before: (class,) pixels by pseudo-label without them.
+        after: the same with them.
+        given: (class,) pixels that people labelled.
+        names: the classes.
+
+    Returns:
+        given (class, given, before, after; of the classes that have some), notes (one sentence).
+    """
+    told = [
+        {"class": name, "given": int(g), "before": int(b), "after": int(a)}
+        for name, g, b, a in zip(names, given, before, after, strict=True)
+        if g
+    ]
+    parts = [
+        f"'{one['class']}' had no pseudo-label and now has {one['after']:,}"
+        if not one["before"]
+        else f"'{one['class']}' had {one['before']:,} pseudo-labels and now has {one['after']:,}"
+        for one in told
+    ]
+    pixels, classes = int(given.sum()), len(told)
+    note = (
+        f"labels of {pixels:,} pixel{'s' * (pixels > 1)} of {classes} class{'es' * (classes > 1)} were given:"
+        f" {'; '.join(parts)}"
+    )
+    return {"given": told, "notes": [note]}
 
 
 def fuse(
@@ -118,6 +155,7 @@ def fuse(
     maps: list[Path],
     align: bool,
     evidence: list[Path],
+    given: list[Path],
     features: Path | None,
     rgb: Path,
     out: Path,
@@ -130,12 +168,14 @@ def fuse(
         maps: the scales' stores, or one file of your own; none: the spectral library alone.
         align: whether to bring a file of your own on another grid to the scene's; without it it is refused.
         evidence: the spectral library's store, and what it found (JSON); or nothing.
+        given: store of the labels that people gave, and the store made by features that shows where their spectra are;
+            or nothing.
         features: store made by features, to tell whether CLIP's labels say anything about the spectra; null for maps
             of your own, which count in any case.
         rgb: the scene's RGB store: its size, no-data mask and georeference.
-        out: store to write; where both are asked, it also keeps the labels of each, as `witnesses`.
+        out: store to write; it also keeps the labels of each witness, as `witnesses`, of which its settings tell.
         witnesses: JSON file to write: where the maps and the spectral library contradict each other; an agreement of
-            null where there is only one of them.
+            null where there is only one of them. And what given labels changed.
         class_names: the scene's classes, in order.
 
     Raises:
@@ -147,28 +187,31 @@ def fuse(
     def read(path: Path) -> np.ndarray:
         return read_probabilities(path, class_names, nodata, grid=grid, align=align)
 
-    pseudo, informed, opinions = None, False, None
+    pseudo, informed = None, False
     told: dict[str, Any] = {"between": None, "agreement": None, "classes": [], "warnings": []}
+    first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
+    seen: list[tuple[Witness, np.ndarray]] = []
     if maps:
         pseudo = fused([read(path) for path in maps])
+        every = [True] * len(class_names)
+        seen.append((Witness(first, every, heard=True), best_labels(pseudo, nodata)))
     if evidence:
         library, found = evidence
         said = json.loads(found.read_text())
         informed = said["used"]
         if informed:
             known = read(library)
+            has = [one["spectra"] > 0 for one in said["classes"]]
+            seen.append((Witness(LIBRARY, has, heard=True), best_labels(known, nodata)))
             if pseudo is None:
                 pseudo = fused([known])
             else:
-                has = [one["spectra"] > 0 for one in said["classes"]]
-                first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
                 pairs = _pairs(pseudo, known, nodata)
-                opinions = both_labels(pseudo, known, has)
-                opinions[:, nodata] = 0
                 told = compared(pairs, class_names, has, first)
                 counts = information(*_pixels(features, pseudo, nodata)) if features else 1.0
                 if counts < LEAST:
                     told["warnings"].insert(0, UNHEARD.format(counts))
+                    seen[0] = seen[0][0]._replace(heard=False), seen[0][1]
                     pseudo = fused([known])
                 else:
                     pseudo = joined(pseudo, known, has)
@@ -179,16 +222,29 @@ def fuse(
             )
     if pseudo is None:
         raise UserError("there is nothing to label this scene with: no CLIP, and no evidence")
+    certain = None
+    if given:
+        labelled = open_store(given[0], labels=("y", "x"))
+        certain = read_array(labelled, "labels")
+        before = _counts(pseudo, nodata)
+        _teach(pseudo, certain, given[1], nodata)
+        known = np.bincount(certain.ravel(), minlength=len(before) + 1)[1:]
+        told |= changed(before, _counts(pseudo, nodata), known, class_names)
+        said_too: Any = labelled.attrs["warnings"]
+        told["warnings"] += said_too
+        log.info(told["notes"][0])
     write_prediction(
         out,
         pseudo,
         nodata,
         step="fuse",
-        settings={"class_names": class_names, "informed": informed},
-        inputs=[*maps, *evidence, rgb],
+        settings={"class_names": class_names, "informed": informed}
+        | as_settings([witness for witness, _ in seen]),
+        inputs=[*maps, *evidence, *given, rgb],
         class_names=class_names,
         grid=grid,
-        witnesses=opinions,
+        given=certain,
+        witnesses=np.stack([labels for _, labels in seen]),
     )
     for warning in told["warnings"]:
         log.warning(warning)
@@ -203,23 +259,30 @@ def _pixels(features: Path, clip: np.ndarray, nodata: np.ndarray) -> tuple[np.nd
     return np.ascontiguousarray(spectra.T), sample
 
 
-def both_labels(clip: np.ndarray, library: np.ndarray, known: Sequence[bool]) -> np.ndarray:
-    """What each witness says is there; the library doesn't contradict a class that it has no spectra of.
+def _teach(pseudo: np.ndarray, given: np.ndarray, features: Path, nodata: np.ndarray) -> None:
+    """Let given labels (y, x), 0 for none, change probabilities (class, y, x), in place."""
+    bands = array_of(open_store(features, features=("band", "y", "x")), "features")
+    marked = given > 0
+    spectra, sample, labels = read_pixels([bands, pseudo, given[None]], nodata, TAUGHT, marked)
+    taught = learn(np.ascontiguousarray(spectra.T), sample, labels[0].astype(np.int64) - 1)
+    for rows in tile_rows(len(nodata)):
+        strip = np.asarray(bands[:, rows])
+        for y in range(0, strip.shape[1], 16):
+            few = slice(rows.start + y, min(rows.start + y + 16, rows.stop))
+            valid = ~nodata[few]
+            if valid.any():
+                pixels = np.ascontiguousarray(strip[:, y : y + 16][:, valid].T)
+                pseudo[:, few][:, valid] = corrected(taught, pixels, pseudo[:, few][:, valid])
+    pseudo[:, marked] = np.arange(1, len(pseudo) + 1)[:, None] == given[marked]
 
-    Args:
-        clip: (class, y, x) float32.
-        library: of the same shape.
-        known: which classes have spectra.
 
-    Returns:
-        (2, y, x) uint8 labels from 1.
-    """
-    found = np.empty((2, *clip.shape[1:]), np.uint8)
-    for rows in tile_rows(clip.shape[1]):
-        first, second = (each[:, rows].argmax(0) for each in (clip, library))
-        found[0, rows] = first + 1
-        found[1, rows] = np.where(np.asarray(known)[first], second, first) + 1
-    return found
+def _counts(pseudo: np.ndarray, nodata: np.ndarray) -> np.ndarray:
+    """(class,) pixels by the label of probabilities (class, y, x)."""
+    count = np.zeros(len(pseudo), np.int64)
+    for rows in tile_rows(len(nodata)):
+        best = pseudo[:, rows].argmax(0)[~nodata[rows]]
+        count += np.bincount(best, minlength=len(pseudo))
+    return count
 
 
 def _pairs(clip: np.ndarray, library: np.ndarray, nodata: np.ndarray) -> np.ndarray:

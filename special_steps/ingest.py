@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +44,7 @@ WRITERS = 2  # tiles that are compressed and written while the next one is compu
 NEVER = np.iinfo(np.int64).max
 MANY = 0.1  # of the pixels: what bands with gaps may mask before it is told
 MOST = 0.9  # of the pixels: what may be masked before it is told
+BANDS_BY = ("wavelengths", "scale", "bad_ranges", "drop_bands")  # settings that choose_bands takes
 
 
 def calibrate(
@@ -247,52 +248,74 @@ def ingest(
     settings["area"] = None if area is None else str(area)
     with gathered() as told:
         source = open_source(cube, variable=variable, axes=axes, shape=shape)
-        where = str(source.files[0])
-        bands = choose_bands(
-            source,
-            wavelengths=wavelengths,
-            scale=scale,
-            bad_ranges=bad_ranges,
-            drop_bands=drop_bands,
+        ingest_source(source, out=out, settings=settings, inputs=source.files, told=told)
+
+
+def ingest_source(
+    source: Source,
+    *,
+    out: Path,
+    settings: Mapping[str, Any],
+    inputs: Sequence[Path],
+    told: list[str],
+) -> None:
+    """Write a scene that is opened, or in memory, as cube.zarr.
+
+    Args:
+        source: the scene.
+        out: cube.zarr to write.
+        settings: options of `ingest`, by name, besides the two paths.
+        inputs: the scene's files; none of one in memory.
+        told: what `gathered` gathers: kept with the store.
+
+    Raises:
+        UserError: for settings that do not fit the scene, and where no pixel is left.
+    """
+    where, nodata, area = str(source.files[0]), settings["nodata"], settings["area"]
+    bands = choose_bands(source, **{key: settings[key] for key in BANDS_BY})
+    for note in (*source.notes, *bands.notes):
+        log.warning("%s", note)
+    if (np.diff(bands.position) < 0).any():
+        log.info("%s: bands sorted by wavelength; they were not in order", where)
+    values = _nodata(nodata, source)
+    left_out, used = scene_mask(
+        source,
+        mask=settings["mask"],
+        mask_quality=settings["mask_quality"],
+        area=area and Path(area),
+    )
+    with new_store(
+        out,
+        step="ingest",
+        settings=dict(settings),
+        inputs=[*inputs, *used],
+        grid=Grid(source.crs, source.transform),
+    ) as group:
+        write_array(group, "band", bands.nm, ("band",))
+        if bands.fwhm is not None:
+            write_array(group, "fwhm", bands.fwhm, ("band",))
+        size = (len(bands.nm), *source.shape[1:])
+        array = create_array(group, "reflectance", size, ("band", "y", "x"))
+        found = Found(*size)
+        with writing(array) as write:
+            for tile, block, outside in _tiles(source, bands.position):
+                dtype, outside = block.dtype, outside | left_out[tile]
+                write(tile, ingest_tile(found, tile, block, outside, bands, values))
+                del block  # before the next one is read
+        good = settle(found, bands, array)
+        if nodata is None:
+            mask_fill(found, bands, array, dtype, where)
+        _refuse_without_data(found, bands, good, values, where)
+        write_array(group, "good_band", good, ("band",))
+        write_array(group, "nodata", found.mask, ("y", "x"))
+        tell(found, bands, good, values, nodata is not None, dtype, where)
+        group.attrs.update(  # for those who read the store without its arrays of coordinates
+            wavelengths=bands.nm.tolist(),
+            good_bands=good.tolist(),
+            transform=source.transform,
+            kind=source.kind,
+            warnings=told,
         )
-        for note in (*source.notes, *bands.notes):
-            log.warning("%s", note)
-        if (np.diff(bands.position) < 0).any():
-            log.info("%s: bands sorted by wavelength; they were not in order", where)
-        values = _nodata(nodata, source)
-        left_out, used = scene_mask(source, mask=mask, mask_quality=mask_quality, area=area)
-        with new_store(
-            out,
-            step="ingest",
-            settings=settings,
-            inputs=[*source.files, *used],
-            grid=Grid(source.crs, source.transform),
-        ) as group:
-            write_array(group, "band", bands.nm, ("band",))
-            if bands.fwhm is not None:
-                write_array(group, "fwhm", bands.fwhm, ("band",))
-            size = (len(bands.nm), *source.shape[1:])
-            array = create_array(group, "reflectance", size, ("band", "y", "x"))
-            found = Found(*size)
-            with writing(array) as write:
-                for tile, block, outside in _tiles(source, bands.position):
-                    dtype, outside = block.dtype, outside | left_out[tile]
-                    write(tile, ingest_tile(found, tile, block, outside, bands, values))
-                    del block  # before the next one is read
-            good = settle(found, bands, array)
-            if nodata is None:
-                mask_fill(found, bands, array, dtype, where)
-            _refuse_without_data(found, bands, good, values, where)
-            write_array(group, "good_band", good, ("band",))
-            write_array(group, "nodata", found.mask, ("y", "x"))
-            tell(found, bands, good, values, nodata is not None, dtype, where)
-            group.attrs.update(  # for those who read the store without its arrays of coordinates
-                wavelengths=bands.nm.tolist(),
-                good_bands=good.tolist(),
-                transform=source.transform,
-                kind=source.kind,
-                warnings=told,
-            )
     log.info(
         "%s: %d x %d pixels, %d bands of which %d good, %.0f to %.0f nm, %.1f %% of the pixels masked",
         where, *found.mask.shape, len(good), good.sum(), bands.nm[0], bands.nm[-1],

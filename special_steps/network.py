@@ -20,6 +20,7 @@ from special_steps.classifier.sampling import (
 from special_steps.classifier.stage import new_setup, run_stage
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
+from special_steps.core.prediction import given_labels
 from special_steps.core.store import array_of, class_names, grid_of, open_store, read_array
 from special_steps.core.tiling import Tile
 
@@ -101,7 +102,9 @@ def network(
         )
     before, after = (read_array(s, "labels").astype(int) - 1 for s in (labelled, cotrained))
     margin = read_array(cotrained, "margin")
-    agreed_on = agreement_set(before.ravel(), after.ravel(), margin.ravel())
+    given = given_labels(labelled)
+    certain = None if given is None else given.ravel() > 0
+    agreed_on = agreement_set(before.ravel(), after.ravel(), margin.ravel(), certain)
     labels = (agreed_on + 1).astype(np.uint8).reshape(margin.shape)
     for i, name in enumerate(names):
         if not (labels == i + 1).any():
@@ -120,7 +123,7 @@ def network(
         labels=None,
         settings={"seed": seed, "classifier": classifier, "training": training},
         inputs=[features, pseudo, cotrain],
-        described={"class_names": names, "grid": grid_of(cotrained)},
+        described={"class_names": names, "grid": grid_of(cotrained), "given": given},
         checkpoint=checkpoint,
         prediction=out,
         state=state,

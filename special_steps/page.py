@@ -24,9 +24,12 @@ from special_steps import __version__
 from special_steps.core.assessed import headline
 from special_steps.core.assessed import rows as assessed_rows
 from special_steps.core.atomic import atomic_write
+from special_steps.core.classes import UNKNOWN
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.palette import class_colours, rgb_of
+from special_steps.core.prediction import check_reject, shown_labels
+from special_steps.core.spectral import gap_of
 from special_steps.core.stages import STAGES
 from special_steps.core.store import (
     Grid,
@@ -37,8 +40,11 @@ from special_steps.core.store import (
     read_array,
     tile_rows,
 )
-from special_steps.core.svg import GAP, Line, line_chart
+from special_steps.core.svg import Line, line_chart
+from special_steps.io.class_spectra import ClassSpectra, read_class_spectra
+from special_steps.io.geotiff import is_turned
 from special_steps.io.ground_area import pixel_areas
+from special_steps.materials.told import Nearest, as_bright, conflicts, nearest_words, read_evidence
 
 TEMPLATE = Path(__file__).with_suffix(".html")
 # The bound of the page's size. Each pixel costs at most 1 byte each for image, map (twice), confidence and
@@ -49,12 +55,10 @@ READERS = 2  # chunks of the cube in memory
 PANELS = 24  # classes whose spectra are drawn, the largest
 MIXED = 5  # pairs of classes that are named as mixed up
 MARGIN = (
-    "Confidence: how far the most probable class is ahead of the second one (0 %: a tie). It is no probability of being"
-    " right."
+    "Confidence: how far the most probable class is ahead of the second one (0 %: a tie). It is not calibrated: no"
+    " probability of being right."
 )
-CALIBRATED = (
-    "Confidence: how often, by the run's own account, a pixel like this one is mapped right."
-)
+CALIBRATED = "Confidence, calibrated without ground truth: of all pixels with 80 %, about 80 % should be mapped right."
 CURVES = {  # columns of the tables of epochs: what they show
     "Loss": ["loss_agreed", "loss_soft", "loss_random", "loss_confident", "loss_hard"],
     "Pixels that keep their label": ["agreement"],
@@ -67,23 +71,21 @@ class Layers(NamedTuple):
 
     step: int
     image: np.ndarray  # (y, x, 3) uint8, mean of each block
-    labels: np.ndarray  # (y, x) uint8, 1..K, 0 = no data
+    labels: np.ndarray  # (y, x) uint8, 1..K, K + 1 = unknown, 0 = no data
     confidence: np.ndarray  # (y, x) uint8, per cent
     calibrated: bool  # whether that is the probability of being right, else the margin
     disagreement: np.ndarray | None  # (y, x) uint8, per cent of the seeds' maps
-    pixels: np.ndarray  # (row, K + 1) int64: pixels of each label in each row of the whole scene
+    pixels: np.ndarray  # (row, K + 2) int64: pixels of each label in each row of the whole scene
 
 
 class Spectra(NamedTuple):
-    """Some pixels' spectra, on a grid, and what all pixels of each class are like."""
+    """Some pixels' spectra, on a grid."""
 
     step: int
     rows: np.ndarray  # (pixel,) int64
     columns: np.ndarray  # (pixel,) int64
     values: np.ndarray  # (pixel, band) float32
     probabilities: np.ndarray  # (pixel, class) float32
-    mean: np.ndarray  # (class, band) float64, NaN for a class without a pixel
-    spread: np.ndarray  # (class, band) float64, standard deviation
 
 
 def thinning(height: int, width: int, most: int) -> int:
@@ -99,13 +101,16 @@ def middles(size: int, step: int) -> np.ndarray:
     return np.minimum(np.arange(0, size, step) + step // 2, size - 1)
 
 
-def read_layers(rgb: zarr.Group, prediction: zarr.Group, seeds: Sequence[zarr.Group]) -> Layers:
+def read_layers(
+    rgb: zarr.Group, prediction: zarr.Group, seeds: Sequence[zarr.Group], reject: float | None
+) -> Layers:
     """Image, map, confidence and disagreement, thinned, a row of chunks in memory.
 
     Args:
         rgb: store with `rgb`.
         prediction: store with `labels` and `margin`; its `confidence` comes first, where it has one.
         seeds: stores of the same scene with `labels`; disagreement needs two.
+        reject: pixels of less confidence are unknown; None for none.
     """
     calibrated = "confidence" in prediction
     labels = array_of(prediction, "labels")
@@ -118,11 +123,11 @@ def read_layers(rgb: zarr.Group, prediction: zarr.Group, seeds: Sequence[zarr.Gr
     sums, counts = np.zeros((3, *shape)), np.zeros(shape)
     shown, sure = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
     against = np.zeros(shape, np.uint16)
-    kinds = array_of(prediction, "class").shape[0] + 1
+    kinds = array_of(prediction, "class").shape[0] + 2
     pixels = np.zeros((height, kinds), np.int64)
     across = np.arange(0, width, step)
     for rows in tile_rows(height):
-        here = np.asarray(labels[rows])
+        here = shown_labels(prediction, rows, reject)
         of_row = here + kinds * np.arange(len(here))[:, None]
         pixels[rows] = np.bincount(of_row.ravel(), minlength=kinds * len(here)).reshape(-1, kinds)
         blocks, first = np.unique(np.arange(rows.start, rows.stop) // step, return_index=True)
@@ -138,8 +143,9 @@ def read_layers(rgb: zarr.Group, prediction: zarr.Group, seeds: Sequence[zarr.Gr
             sure[inside] = np.round(
                 100 * np.clip(np.nan_to_num(np.asarray(margin[rows])[local]), 0, 1)
             )
+            best = np.asarray(labels[rows])[local]  # of unknown pixels, too
             for seed in seeds:
-                against[inside] += np.asarray(array_of(seed, "labels")[rows])[local] != here[local]
+                against[inside] += np.asarray(array_of(seed, "labels")[rows])[local] != best
     image = np.round(255 * np.clip(sums / np.maximum(counts, 1), 0, 1)).astype(np.uint8)
     disagreement = None
     if len(seeds) > 1:
@@ -148,13 +154,12 @@ def read_layers(rgb: zarr.Group, prediction: zarr.Group, seeds: Sequence[zarr.Gr
     return Layers(step, image, shown, sure, calibrated, disagreement, pixels)
 
 
-def read_spectra(cube: zarr.Group, prediction: zarr.Group, counts: np.ndarray) -> Spectra:
-    """Spectra and probabilities of pixels on a grid, and each class's mean over all its pixels; two chunks in memory.
+def read_spectra(cube: zarr.Group, prediction: zarr.Group) -> Spectra:
+    """Spectra and probabilities of pixels on a grid; two chunks in memory.
 
     Args:
         cube: store with `reflectance` and `good_band`; bands that are not good are left out.
         prediction: store with `labels` and `probabilities`.
-        counts: (K,) pixels of each class.
     """
     reflectance, labels = array_of(cube, "reflectance"), array_of(prediction, "labels")
     likely, good = array_of(prediction, "probabilities"), read_array(cube, "good_band")
@@ -163,44 +168,26 @@ def read_spectra(cube: zarr.Group, prediction: zarr.Group, counts: np.ndarray) -
     ys, xs = middles(height, step), middles(width, step)
 
     def read(tile: tuple[slice, slice]) -> tuple[np.ndarray, ...]:
-        there = np.asarray(labels[tile])
-        values = np.asarray(reflectance[(slice(None), *tile)]).reshape(len(good), -1)[good]
-        member = (there.ravel()[:, None] == np.arange(1, classes + 1)).astype(np.float32)
-        sums, squares = values @ member, np.square(values) @ member
         inside = [
             at[(at >= part.start) & (at < part.stop)]
             for at, part in zip((ys, xs), tile, strict=True)
         ]
         rows, columns = (each.ravel() for each in np.meshgrid(*inside, indexing="ij"))
         local = (rows - tile[0].start, columns - tile[1].start)
-        some = there[local] > 0
-        local = (local[0][some], local[1][some])
-        chance = np.asarray(likely[(slice(None), *tile)])[:, *local] if some.any() else None
-        flat = local[0] * there.shape[1] + local[1]
-        chance = np.zeros((classes, 0), np.float32) if chance is None else chance
-        return rows[some], columns[some], values[:, flat].T.copy(), chance.T, sums, squares
+        some = np.asarray(labels[tile])[local] > 0
+        rows, columns, local = rows[some], columns[some], (local[0][some], local[1][some])
+        if not len(rows):
+            empty = np.zeros((0, bands), np.float32), np.zeros((0, classes), np.float32)
+            return rows, columns, *empty
+        values = np.asarray(reflectance[(slice(None), *tile)])[:, *local][good]
+        return rows, columns, values.T, np.asarray(likely[(slice(None), *tile)])[:, *local].T
 
     tiles = [(rows, columns) for rows in tile_rows(height) for columns in tile_rows(width)]
-    sums, squares = np.zeros((2, bands, classes))
-    found: list[tuple[np.ndarray, ...]] = []
     with ThreadPoolExecutor(READERS) as pool:
-        for *some, one, two in pool.map(read, tiles):
-            found.append(tuple(some))
-            sums += one
-            squares += two
+        found = list(pool.map(read, tiles))
     rows, columns, values, chances = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((columns, rows))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = sums / counts
-        spread = np.sqrt(np.maximum(squares / counts - mean**2, 0))
-    return Spectra(
-        step, rows[order], columns[order], values[order], chances[order], mean.T, spread.T
-    )
-
-
-def gap_of(wavelengths: np.ndarray) -> float:
-    """The distance in nm that lines between bands do not cross: GAP, or more where all bands are far apart."""
-    return max(GAP, 3 * float(np.median(np.diff(wavelengths)))) if len(wavelengths) > 1 else GAP
+    return Spectra(step, rows[order], columns[order], values[order], chances[order])
 
 
 def quantised(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -291,35 +278,36 @@ def swatch(colour: str) -> str:
     return f'<span class="swatch" style="background:{colour}"></span>'
 
 
-def told_warnings(
-    scene: str, gathered: Iterable[Mapping[str, Any]], cube: Mapping[str, Any]
-) -> list[str]:
-    """What the run warned of, each sentence once.
+def sayings(scene: str, gathered: Iterable[Mapping[str, Any]], kind: str) -> list[str]:
+    """What steps had to say, each sentence once.
 
     Args:
         scene: its name, for sentences that say how to change its settings.
-        gathered: what steps wrote, with `warnings`.
-        cube: attributes of cube.zarr.
+        gathered: what steps wrote, with lists of sentences or without.
+        kind: of the sentences: warnings or notes.
     """
-    lists = [cube.get("warnings", []), *(found.get("warnings", []) for found in gathered)]
     lines = (
-        " ".join(str(text).replace("<name>", scene).split()) for each in lists for text in each
+        " ".join(str(text).replace("<name>", scene).split()).removesuffix(".")
+        for found in gathered
+        for text in found.get(kind, [])
     )
     return list(dict.fromkeys(lines))
 
 
-def warnings_part(warnings: Sequence[str]) -> str:
-    """What the run warns of."""
-    if not warnings:
+def sentences_part(name: str, title: str, texts: Sequence[str]) -> str:
+    """A list of sentences, or nothing."""
+    if not texts:
         return ""
-    items = "".join(f"<li>{escape(text[:1].upper() + text[1:])}.</li>" for text in warnings)
-    return section("warnings", "What you should know", f'<ul class="warnings">{items}</ul>')
+    items = "".join(f"<li>{escape(text[:1].upper() + text[1:])}.</li>" for text in texts)
+    return section(name, title, f'<ul class="sentences">{items}</ul>')
 
 
 def accuracy_part(
     metrics: Sequence[Mapping[str, Any]],
     assessed: Sequence[dict[str, Any]],
     colours: Mapping[str, str],
+    calibrated: bool,
+    reject: float | None,
 ) -> str:
     """How right the map is, by reference points and by ground truth; without them, what that means.
 
@@ -327,15 +315,18 @@ def accuracy_part(
         metrics: as evaluate writes them, the shown map's last.
         assessed: as assess writes it, one or none.
         colours: by class.
+        calibrated: whether the map's confidence is a probability.
+        reject: pixels of less confidence are shown as unknown.
     """
     by_points = "".join(_by_points(found, colours) for found in assessed)
     if not metrics and by_points:
         return section("accuracy", "How right is the map?", by_points)
     if not metrics:
+        what = "is the run's own estimate" if calibrated else "says how clearly one class won"
         text = (
-            "No ground truth was given, so nothing here says how right the map is. Confidence says how clearly one"
-            " class won over the next one, which is not the same. To find out, compare some places of the map with"
-            " what you know of them: python -m special_steps.reference_points draws them."
+            f"No ground truth was given, so nothing here proves how right the map is. Confidence {what}, which is not"
+            " the same. To find out, compare some places of the map with what you know of them:"
+            " python -m special_steps.reference_points draws them."
         )
         return section("accuracy", "How right is the map?", paragraphs(text))
     shown = metrics[-1]
@@ -345,6 +336,10 @@ def accuracy_part(
         f" {100 * shown['aa']:.1f} % (average accuracy); kappa, which takes away what chance would get right, is"
         f" {shown['kappa']:.2f}."
     )
+    if shown.get("learned_from"):
+        intro += f" Left out: {shown['learned_from']:,} pixels with labels of yours, which the map has learned from."
+    if reject is not None:
+        intro += " Pixels that are shown as unknown count here by their most probable class."
     meaning = (
         "Producer's accuracy: of what is this class in the ground truth, how much the map finds. User's accuracy: of"
         " what the map calls this class, how much really is this."
@@ -376,8 +371,64 @@ def accuracy_part(
         caption = "The maps on the way to this one (mean ± standard deviation over seeds)"
         right += table(heads, lines, caption)
     body = f'<div class="beside"><div>{left}</div><div>{right}</div></div>'
-    body = by_points + paragraphs(intro, meaning) + body
+    body = by_points + paragraphs(intro, meaning) + body + _calibration(shown, calibrated)
     return section("accuracy", "How right is the map?", body)
+
+
+def _calibration(shown: Mapping[str, Any], calibrated: bool) -> str:
+    """How far confidence says what is right, and what is gained by leaving out what is not sure: two charts.
+
+    Where there is no calibrated confidence, evaluate takes the probability of the best class in its place.
+    """
+    charts = []
+    what = "confidence" if calibrated else "probability of the best class"
+    bins = [one for one in shown.get("reliability") or () if one["pixels"]]
+    if bins:
+        x, y = _columns(bins, "confidence", "accuracy")
+        ideal = Line(
+            np.array([0.0, 1.0]), np.array([0.0, 1.0]), "stroke:var(--soft);stroke-dasharray:4 3"
+        )
+        text = f"On the dashed line, {what} says exactly how often the map is right; below the line it says too much."
+        if shown.get("ece") is not None:
+            text = (
+                f"{what[:1].upper()}{what[1:]} and accuracy differ by {100 * shown['ece']:.1f} percentage points in the"
+                f" mean (expected calibration error). {text}"
+            )
+        chart = line_chart(
+            [ideal, Line(x, y, "stroke:var(--line0)")],
+            label=f"Accuracy of pixels by {what}, beside the line of perfect agreement",
+            x_title=what,
+            y_title="share that is right",
+            from_zero=True,
+        )
+        charts.append((f"Is the {what} true?", chart, text))
+    curve = shown.get("reject_curve") or ()
+    if len(curve) > 1:
+        x, y = _columns(curve, "kept", "accuracy")
+        half = float(np.interp(0.5, x, y))
+        chart = line_chart(
+            [Line(x, y, "stroke:var(--line0)")],
+            label="Accuracy of the surest pixels, by the share of pixels that is kept",
+            x_title="share of pixels kept, the surest first",
+            y_title="share of them that is right",
+        )
+        text = (
+            f"Of the surest half of the pixels {100 * half:.1f} % are right, of all {100 * y[-1]:.1f} %."
+            + " The setting reject leaves unsure pixels out as unknown." * calibrated
+        )
+        charts.append(("What if unsure pixels are left out?", chart, text))
+    panels = "".join(
+        f'<article class="panel"><h3>{escape(title)}</h3>{chart}<p>{escape(text)}</p></article>'
+        for title, chart, text in charts
+    )
+    return f'<div class="panels">{panels}</div>' if panels else ""
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two columns of a table, sorted by the first; without rows that lack the second."""
+    pairs = sorted((float(row[x]), float(row[y])) for row in rows if row[y] is not None)
+    first, second = np.array(pairs).reshape(-1, 2).T
+    return first, second
 
 
 def _by_points(found: dict[str, Any], colours: Mapping[str, str]) -> str:
@@ -425,54 +476,49 @@ def _over_seeds(values: Sequence[float]) -> str:
 def spectra_part(
     names: Sequence[str],
     colours: Sequence[str],
-    wavelengths: np.ndarray,
-    spectra: Spectra,
-    pixels: np.ndarray,
-    evidence: Mapping[str, Any] | None,
-    library: Mapping[str, tuple[str, np.ndarray, np.ndarray]],
+    spectra: ClassSpectra,
+    evidence: Mapping[str, Mapping[str, Any]],
+    nearest: Mapping[str, Nearest],
 ) -> str:
     """A panel for each class: mean and spread of its spectra, and the nearest one of the spectral library.
 
     Args:
         names: the classes.
         colours: their colours.
-        wavelengths: (band,) nm.
-        spectra: mean and spread of each class.
-        pixels: (K + 1,) pixels of each label.
-        evidence: what evidence.json says, or None.
-        library: by class: the nearest material, nm and values of its spectrum, see read_library.
+        spectra: of the classes, in good bands.
+        evidence: what evidence.json says of each class.
+        nearest: the library's nearest spectra.
     """
-    told = {one["class"]: one for one in (evidence or {}).get("classes", [])}
-    largest = np.argsort(-pixels[1:], kind="stable")[:PANELS]
+    largest = np.argsort(-spectra.pixels, kind="stable")[:PANELS]
     panels = []
     for i in sorted(largest):
         name = names[i]
-        if not pixels[i + 1]:
+        if not spectra.pixels[i]:
             panels.append(_panel(name, colours[i], "<p>The map has no pixel of this class.</p>"))
             continue
-        lines = [Line(wavelengths, spectra.mean[i], f"stroke:{colours[i]}", spectra.spread[i])]
+        nm, mean = spectra.wavelengths, spectra.mean[i]
+        lines = [Line(nm, mean, f"stroke:{colours[i]}", spectra.spread[i])]
         label = f"Mean spectrum of {name} with its standard deviation"
-        if name in library:
-            _, nm, values = library[name]
-            near = np.interp(nm, wavelengths, spectra.mean[i])
-            size = float(near @ values / max(values @ values, 1e-30))  # as bright as the class
-            lines.append(Line(nm, size * values, "stroke:currentColor;stroke-dasharray:5 3"))
+        if name in nearest:
+            near = nearest[name]
+            style = "stroke:currentColor;stroke-dasharray:5 3"
+            lines.append(Line(near.wavelengths, as_bright(near, nm, mean), style))
             label += ", and the nearest spectrum of the library"
         chart = line_chart(
             lines,
             label=label,
             x_title="wavelength (nm)",
             y_title="the scene’s values",
-            gap=gap_of(wavelengths),
+            gap=gap_of(nm),
             from_zero=True,
         )
-        panels.append(
-            _panel(name, colours[i], chart + f"<p>{escape(_nearest(told.get(name)))}</p>")
-        )
+        text = escape(nearest_words(evidence.get(name)))
+        panels.append(_panel(name, colours[i], f"{chart}<p>{text}</p>"))
     texts = [
-        "Line: mean of all pixels that the map calls this class. Band: one standard deviation to each side."
+        "Line: mean of all pixels that the map calls this class. Band: one standard deviation to each side. The numbers"
+        " are in spectra.csv beside this page."
     ]
-    if library:
+    if nearest:
         texts.append(
             "Dashes: the nearest spectrum of the spectral library to what the library alone calls this class, made as"
             " bright. Where line and dashes differ in shape, the class may hold something else."
@@ -485,24 +531,6 @@ def spectra_part(
 
 def _panel(name: str, colour: str, body: str) -> str:
     return f'<article class="panel"><h3>{swatch(colour)}{escape(name)}</h3>{body}</article>'
-
-
-def _nearest(one: Mapping[str, Any] | None) -> str:
-    """The nearest materials of the library, in words."""
-    if one is None:
-        return ""
-    if not one.get("spectra"):
-        return (
-            "The spectral library has no spectrum for this word, so it has no say about this class."
-        )
-    if not one.get("share"):
-        return ""
-    most = list(one["nearest"].items())[:3]
-    near = ", ".join(f"{name.replace('_', ' ')} ({share:.0%})" for name, share in most)
-    far = one["angle"]
-    return f"Nearest materials: {near}. Typical angle to the nearest spectrum: {far:.0f}°" + (
-        ", which is far." if far > 15 else "."
-    )
 
 
 def curves_part(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> str:
@@ -580,9 +608,9 @@ def legend_rows(
     """A row with a switch for each class, and one for no data.
 
     Args:
-        names: the K classes.
+        names: the K classes, and unknown where pixels are left out as such.
         colours: theirs.
-        pixels: (K + 1,) of each label.
+        pixels: (label,) of each, 0 = no data.
         areas: the same in `unit`, m2 or pixels.
         unit: which.
     """
@@ -602,28 +630,15 @@ def legend_rows(
     return "".join(rows)
 
 
-def read_library(path: Path) -> dict[str, tuple[str, np.ndarray, np.ndarray]]:
-    """The library's nearest spectrum of each class, from the table that evidence writes: material, nm, values."""
-    with path.open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    found: dict[str, tuple[str, np.ndarray, np.ndarray]] = {}
-    for name in dict.fromkeys(row["class"] for row in rows):
-        mine = [row for row in rows if row["class"] == name]
-        nm, values = (
-            np.array([float(row[key]) for row in mine]) for key in ("wavelength", "library")
-        )
-        found[name] = (mine[0]["material"], nm, values)
-    return found
-
-
 def for_script(
     layers: Layers,
     spectra: Spectra,
-    wavelengths: np.ndarray,
+    means: ClassSpectra,
     names: Sequence[str],
     colours: Sequence[str],
     grid: Grid,
     shape: tuple[int, int],
+    reject: float | None,
 ) -> dict[str, Any]:
     """What the page's script reads, JSON-able."""
     steps, low, height = quantised(spectra.values)
@@ -641,11 +656,12 @@ def for_script(
         "transform": grid.transform,
         "names": list(names),
         "colours": list(colours),
+        "reject": reject,
         "maps": {name: packed(array) for name, array in maps.items()},
-        "wavelengths": numbers(wavelengths),
-        "gap": gap_of(wavelengths),
-        "mean": [numbers(values) for values in spectra.mean],
-        "spread": [numbers(values) for values in spectra.spread],
+        "wavelengths": numbers(means.wavelengths),
+        "gap": gap_of(means.wavelengths),
+        "mean": [numbers(values) for values in means.mean],
+        "spread": [numbers(values) for values in means.spread],
         "spectra": {
             "step": spectra.step,
             "count": len(steps),
@@ -670,6 +686,7 @@ def page(
     prediction: Path,
     seeds: list[Path],
     map_id: dict[str, Any],
+    spectra: Path,
     evidence: list[Path],
     told: list[Path],
     metrics: list[Path],
@@ -677,6 +694,7 @@ def page(
     tables: dict[str, list[Path]],
     config: dict[str, Any],
     colours: dict[str, str],
+    reject: float | None,
     out: Path,
 ) -> None:
     """Write a page with the map and all that is known of it.
@@ -687,14 +705,19 @@ def page(
         prediction: store with the map's `labels`, `margin` and `probabilities`.
         seeds: stores of the seeds' maps, for where they disagree.
         map_id: which map it is: scene, run, stage, seed.
+        spectra: CSV file made by spectra.
         evidence: JSON and CSV file made by evidence, or none.
-        told: other JSON files with warnings: of fuse, of cotrain.
+        told: other JSON files with `warnings`, and with `notes` where there is something else to say.
         metrics: JSON files made by evaluate, the map's last; none without ground truth.
         assessment: JSON file made by assess, or none.
         tables: of each seed, CSV files of its training in order.
         config: the settings that the run can be repeated with.
         colours: the user's own colours (#rrggbb) of classes.
+        reject: pixels of less confidence are unknown, not of their most probable class; null for none.
         out: HTML file to write.
+
+    Raises:
+        UserError: for stores of another size, and for `reject` where the confidence is not calibrated.
     """
     scene = map_id["scene"]
     pixels = open_store(cube, reflectance=("band", "y", "x"), good_band=("band",))
@@ -713,47 +736,66 @@ def page(
                 f"{path}: {size[0]} x {size[1]} pixels, but {prediction} has {shape[0]} x {shape[1]};"
                 " delete both and run again"
             )
+    check_reject(prediction, predicted, reject)
     names, grid = class_names(predicted), grid_of(predicted)
     palette = class_colours(names, colours)
-    layers = read_layers(image, predicted, others)
+    listed, shown = names, palette
+    if reject is not None:
+        listed = [*names, UNKNOWN]
+        shown = class_colours(listed, colours, unknown=True)
+    layers = read_layers(image, predicted, others, reject)
     counts = layers.pixels.sum(0)
-    spectra = read_spectra(pixels, predicted, counts[1:])
     row_areas = pixel_areas(grid, (shape[0], shape[1]))
     unit = "pixels" if row_areas is None else "m2"
     areas = counts if row_areas is None else row_areas @ layers.pixels
-    wavelengths = read_array(pixels, "band")[read_array(pixels, "good_band")]
-    found = [json.loads(path.read_text()) for path in evidence[:1]]
-    library = read_library(evidence[1]) if evidence else {}
+    means = read_class_spectra(spectra, names).good_bands()
+    known, nearest = read_evidence(evidence)
     scores = [json.loads(path.read_text()) for path in metrics]
     assessed = [json.loads(path.read_text()) for path in assessment]
-    notes = [*found, *(json.loads(path.read_text()) for path in told), *scores, *assessed]
-    attributes = pixels.attrs.asdict()
-    warnings = told_warnings(scene, notes, attributes)
+    others_said = [json.loads(path.read_text()) for path in (*evidence[:1], *told)]
+    gathered = [pixels.attrs.asdict(), *others_said, *scores, *assessed]
+    gathered.append({"warnings": conflicts(names, means, nearest)})
+    warnings, notes = (sayings(scene, gathered, kind) for kind in ("warnings", "notes"))
     provenance: Any = predicted.attrs["provenance"]
     versions = {k: v for k, v in provenance.get("versions", {}).items() if k != "special"}
     trainings = {
         seed: [row for path in files for row in _rows(path)] for seed, files in tables.items()
     }
-    data = for_script(layers, spectra, wavelengths, names, palette, grid, (shape[0], shape[1]))
+    data = for_script(
+        layers,
+        read_spectra(pixels, predicted),
+        means,
+        names,
+        shown,
+        grid,
+        (shape[0], shape[1]),
+        reject,
+    )
     parts = {
         "title": escape(f"Land cover of {scene}, run {map_id['run']}"),
         "scene": escape(scene),
-        "about": escape(_about(map_id, shape, row_areas, len(wavelengths), layers)),
+        "about": escape(_about(map_id, shape, row_areas, len(means.wavelengths), layers, grid)),
         "count": _link(warnings),
         "image": data_uri(layers.image),
-        "map": data_uri(layers.labels, [(255, 255, 255), *map(rgb_of, palette)]),
+        "map": data_uri(layers.labels, [(255, 255, 255), *map(rgb_of, shown)]),
         "aspect": f"{layers.labels.shape[1] / layers.labels.shape[0]:.4f}",
         "disagreement": "" if layers.disagreement is not None else "hidden disabled",
         "seeds": str(len(others)),
         "confidence": CALIBRATED if layers.calibrated else MARGIN,
-        "warnings": warnings_part(warnings),
-        "legend": legend_rows(names, palette, counts, areas, unit),
+        "warnings": sentences_part("warnings", "What you should know", warnings)
+        + sentences_part("notes", "Notes", notes),
+        "legend": legend_rows(listed, shown, counts, areas, unit),
+        "unknown": _unknown(reject),
         "parts": "".join(
             [
-                accuracy_part(scores, assessed, dict(zip(names, palette, strict=True))),
-                spectra_part(
-                    names, palette, wavelengths, spectra, counts, next(iter(found), None), library
+                accuracy_part(
+                    scores,
+                    assessed,
+                    dict(zip(names, palette, strict=True)),
+                    layers.calibrated,
+                    reject,
                 ),
+                spectra_part(names, palette, means, known, nearest),
                 curves_part(trainings),
                 made_part(config, map_id["stage"], versions),
             ]
@@ -775,14 +817,43 @@ def _about(
     row_areas: np.ndarray | None,
     bands: int,
     layers: Layers,
+    grid: Grid,
 ) -> str:
-    """What the page shows, in a line."""
+    """What the page shows, in a line or two."""
     size = "" if row_areas is None else f" of {math.sqrt(np.median(row_areas)):.3g} m"
     seed = f", seed {map_id['seed']}" if map_id.get("seed") is not None else ""
     thinned = f" Shown: one of {layers.step} x {layers.step} pixels." if layers.step > 1 else ""
     return (
         f"Run {map_id['run']}{seed}: {shape[1]:,} x {shape[0]:,} pixels{size}, {bands} bands,"
-        f" {layers.pixels.shape[1] - 1} classes.{thinned}"
+        f" {layers.pixels.shape[1] - 2} classes.{thinned}{directions(grid)}"
+    )
+
+
+def directions(grid: Grid) -> str:
+    """Where north is on the page, which shows the scene's own grid; nothing where it is up."""
+    if grid.transform is None or not (is_turned(grid) or grid.transform[4] > 0):
+        return ""
+    a, b, _, d, e, _ = grid.transform
+    mirrored = a * e - b * d
+    # what a step north is in columns and rows, as an angle from up to the right
+    angle = math.degrees(math.atan2(-b / mirrored, -a / mirrored))
+    where = f"{abs(angle):.0f}° to the {'right' if angle > 0 else 'left'} of up"
+    where = "down" if abs(angle) > 179.5 else where
+    return (
+        f" The page shows the scene’s own grid, as it was recorded: north is {where}"
+        f"{', and the picture is mirrored' * (mirrored > 0)}. The coordinates of a pixel are right all the same."
+        + " The GeoTIFFs are turned north up, unless the settings say otherwise."
+        * is_turned(grid)
+    )
+
+
+def _unknown(reject: float | None) -> str:
+    """What the legend's last line means."""
+    if reject is None:
+        return ""
+    return (
+        f'<p class="soft" id="unknown">Unknown: confidence under {100 * reject:g} %. The areas of the classes are'
+        " without these pixels.</p>"
     )
 
 

@@ -185,7 +185,8 @@ def polygons(
             class map), `pixels`, `area_m2` (where the place on the ground is known) and `confidence`, the mean of its
             pixels. Without georeference, x counts pixels to the right and y up: as QGIS shows the map, first row at 0.
         style: QGIS's style of the polygons to write, `.qml`.
-        table: CSV to write: `class`, `pixels`, `share`, `area_m2`, `area_ha` of the class map itself, not sieved.
+        table: CSV to write: `class`, `pixels`, `share`, `area_m2`, `area_ha` of the class map itself, not sieved; a
+            line for `unknown` where the map has it.
         colours: the user's own colours (#rrggbb) of classes.
         min_area: smaller patches are given to their largest neighbour; m2, or pixels where the place on the ground is
             not known; null for 4 pixels, 0 for none.
@@ -196,7 +197,9 @@ def polygons(
     import shapely
     from rasterio.transform import Affine
 
-    labels, names, grid = read_class_map(class_map)
+    found_map = read_class_map(class_map)
+    labels, names, grid = found_map.labels, found_map.names, found_map.grid
+    palette = class_colours(names, colours, found_map.unknown)
     confidence = read_confidence(class_map, confidence_map)
     assert confidence is not None
     areas = pixel_areas(grid, labels.shape)
@@ -217,7 +220,7 @@ def polygons(
     with atomic_write(out) as file:
         write_geopackage(file, shapely.to_wkb(shapes), fields, grid.crs)
     with atomic_write(style) as file:
-        file.write_text(polygon_style(names, class_colours(names, colours)), encoding="utf-8")
+        file.write_text(polygon_style(names, palette), encoding="utf-8")
     with atomic_write(table) as file, file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
         writer.writeheader()

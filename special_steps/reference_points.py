@@ -2,16 +2,18 @@
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
+from special_steps.core.atomic import atomic_write
 from special_steps.core.classes import check_class
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.io.class_map import ClassMap, read_class_map, read_confidence
+from special_steps.io.legend import choice_form
 from special_steps.io.points import write_points
-from special_steps.io.reference_sample import Strata, strata_file, write_strata
+from special_steps.io.reference_sample import OTHER, Strata, strata_file, write_strata
 
 log = logging.getLogger("special")
 
@@ -157,7 +159,7 @@ def reference_points(
         class_map: the map.tif of a run, or its store
         out: file to write, .gpkg, .geojson or .csv; without it, reference.gpkg in the present folder. Beside it
             NAME.strata.csv (what the map says there: assess needs it, who fills the points should not see it) and
-            NAME.doubtful with the same ending
+            NAME.doubtful with the same ending; and for QGIS NAME.qml, with which classes are chosen from a list
         points: number of points
         sizes: points of each class proportional to its area, equal, or neyman (by area and expected accuracy)
         minimum: points of each class at least
@@ -171,14 +173,16 @@ def reference_points(
     found = read_class_map(class_map)
     out = out or Path("reference.gpkg" if found.grid.crs else "reference.csv")
     others = [strata_file(out), out.with_name(f"{out.stem}.doubtful{out.suffix}")]
-    for file in (out, *others):
+    forms = [path.with_suffix(".qml") for path in (out, others[1])]
+    for file in (out, *others, *forms):
         if file.exists():
             raise UserError(
                 f"{file}: there is such a file, which may hold somebody's work; give another --out, or delete it"
             )
     pixels = np.bincount(found.labels.ravel(), minlength=len(found.names) + 1)[1:]
     there = np.flatnonzero(pixels)
-    accuracy = accuracies(found.names, expected or {})[there]
+    accuracy = accuracies(found.classes, expected or {})
+    accuracy = np.append(accuracy, [SUPPOSED] * found.unknown)[there]
     count = allocate(pixels[there], points, sizes, minimum, accuracy)
     pixel = draw(found.labels, dict(zip((there + 1).tolist(), count.tolist(), strict=True)), seed)
     rows, columns = np.divmod(pixel, found.labels.shape[1])
@@ -193,19 +197,25 @@ def reference_points(
         "reference": [None] * len(ids),
         "sample": [found.digest] * len(ids),
     }
-    write_points(out, x, y, table, found.grid.crs)
+    words = found.classes + [OTHER] * (OTHER not in found.classes)
+    _write_points(out, x, y, table, found.grid.crs, {"reference": words})
     write_strata(others[0], Strata(ids, x, y, stratum, held, found.digest))
     print(
-        f"{out}: {len(ids)} points; write into 'reference' what is there: {', '.join(found.names)}"
+        f"{out}: {len(ids)} points; write into 'reference' what is there: {', '.join(found.classes)}"
     )
     print(f"{others[0]}: what the map says there; not for those who fill the points")
     for i, number in zip(there, count, strict=True):
         share = pixels[i] / pixels.sum()
         print(f"  {found.names[i]:24} {number:5} points, {share:6.1%} of the map")
-    share = pixels[there] / pixels.sum()
-    error = 1.96 * np.sqrt((share**2 * accuracy * (1 - accuracy) / np.maximum(count - 1, 1)).sum())
-    told = "expected" if expected else f"{SUPPOSED} in all classes"
-    print(f"With user's accuracies as {told}, the overall accuracy will be known to ± {error:.3f}.")
+    known = there < len(found.classes)  # the overall accuracy is that of the pixels with a class
+    if known.any():
+        share = pixels[there[known]] / pixels[there[known]].sum()
+        spread = (accuracy * (1 - accuracy) / np.maximum(count - 1, 1))[known]
+        error = 1.96 * np.sqrt((share**2 * spread).sum())
+        told = "expected" if expected else f"{SUPPOSED} in all classes"
+        print(
+            f"With user's accuracies as {told}, the overall accuracy will be known to ± {error:.3f}."
+        )
     if doubtful:
         _write_doubtful(others[1], found, read_confidence(class_map, confidence), doubtful)
     if found.grid.crs is None:
@@ -213,6 +223,22 @@ def reference_points(
             "The map has no CRS: x and y are its columns and (negative) rows, 0 at the upper left."
         )
     print(f"When they are filled: python -m special_steps.assess {class_map} {out}")
+
+
+def _write_points(
+    out: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    table: dict[str, list[Any]],
+    crs: str | None,
+    choices: dict[str, list[str]],
+) -> None:
+    """Write points, and what QGIS offers for the column that is to be filled; of a CSV it opens no form."""
+    write_points(out, x, y, table, crs)
+    ((column, words),) = choices.items()
+    if out.suffix.lower() != ".csv":
+        with atomic_write(out.with_suffix(".qml")) as file:
+            file.write_text(choice_form(column, words), encoding="utf-8")
 
 
 def _write_doubtful(out: Path, found: ClassMap, confidence: np.ndarray | None, count: int) -> None:
@@ -236,7 +262,7 @@ def _write_doubtful(out: Path, found: ClassMap, confidence: np.ndarray | None, c
         "map": [found.names[label - 1] for label in found.labels.ravel()[pixel]],
         "confidence": [round(float(v), 4) for v in confidence.ravel()[pixel]],
     }
-    write_points(out, x, y, table, found.grid.crs)
+    _write_points(out, x, y, table, found.grid.crs, {"class": found.classes})
     print(
         f"{out}: the {len(pixel)} most doubtful places; not a sample, they never count for accuracy"
     )

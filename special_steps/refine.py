@@ -52,6 +52,23 @@ def refinement_losses(
     return losses
 
 
+def keep_given(
+    sets: dict[str, tuple[np.ndarray, np.ndarray]], given: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The sets, where pixels that people labelled have that label, and no soft one.
+
+    Args:
+        sets: confident and hard, indices of pixels (n,) and their soft labels (n, class).
+        given: (pixel,) uint8 labels, 1..K, 0 for none.
+    """
+    kept = {}
+    for name, (pixels, soft) in sets.items():
+        certain = given[pixels][:, None] == np.arange(1, soft.shape[1] + 1)
+        known = certain.any(1, keepdims=True)
+        kept[name] = pixels, np.where(known, certain, soft).astype(np.float32)
+    return kept
+
+
 def refine(
     *,
     features: Path,
@@ -84,7 +101,7 @@ def refine(
     """
     setup, described = open_setup(features, pseudo, seed, classifier, training)
     warmed_up_labels, _ = load_state(warmup, setup.model, setup.optimizer)
-    nodata = setup.scene.nodata
+    nodata, given = setup.scene.nodata, described["given"]
     components = read_array(open_store(features, components=("component", "y", "x")), "components")
     spectra = components.reshape(len(components), -1).T
 
@@ -92,6 +109,8 @@ def refine(
         probabilities: Callable[[], np.ndarray], rng: np.random.Generator
     ) -> tuple[Losses, dict[str, int]]:
         sets = confident_and_hard_sets(probabilities(), nodata, spectra, refinement, rng)
+        if given is not None:
+            sets = keep_given(sets, given.ravel())
         sizes = {f"{name}_pixels": len(pixels) for name, (pixels, _) in sets.items()}
         return refinement_losses(setup.sampler, sets, nodata.shape, refinement, rng), sizes
 

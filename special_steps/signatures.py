@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Any
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.palette import class_colours
+from special_steps.core.panels import MOST, Panel, spectra_figure
 
 if TYPE_CHECKING:  # loaded when a picture is drawn: together they take a second
     import pandas as pd
     from matplotlib.figure import Figure
-
-MOST = 24  # classes in a picture, the largest; the table has all
-COLUMNS = 3
-GAP = 40.0  # nm without a band: a line over it would show what nobody measured
 
 
 def signatures_picture(
@@ -27,44 +24,26 @@ def signatures_picture(
         classes: of the JSON that evidence writes.
         own: the user's own colours (#rrggbb) of classes.
     """
-    import numpy as np
-    from matplotlib.figure import Figure
-
     names = [one["class"] for one in classes]
     colours = dict(zip(names, class_colours(names, own), strict=True))
     kept = sorted(classes, key=lambda one: -one.get("share", 0))[:MOST]
-    shown = [one for one in classes if one in kept]
-    columns = min(COLUMNS, len(shown))
-    lines = -(-len(shown) // columns)
-    figure = Figure(figsize=(4.6 * columns, 2.7 * lines + 0.5), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis in axes[len(shown) :]:
-        axis.set_axis_off()
-    for axis, one in zip(axes, shown, strict=False):
-        name = one["class"]
-        axis.set_title(_title(one), fontsize=9, loc="left")
-        mine = rows[rows["class"] == name]
-        if mine.empty:
-            axis.set_axis_off()
+    panels = []
+    for one in classes:
+        if one not in kept:
             continue
-        nm = mine["wavelength"].to_numpy(float)
-        gaps = np.flatnonzero(np.diff(nm) > GAP) + 1
-        for column, style in (
-            ("pixels", {"color": colours[name], "linewidth": 2.5}),
-            ("library", {"color": "black", "linewidth": 1.2, "linestyle": "--"}),
-        ):
-            values = np.insert(mine[column].to_numpy(float), gaps, np.nan)
-            axis.plot(np.insert(nm, gaps, np.nan), values, **style)
-        axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
-        axis.tick_params(labelsize=8)
-        axis.set_xlabel("wavelength (nm)", fontsize=8)
-        axis.set_ylabel("the scene's values", fontsize=8)
-    figure.suptitle(
+        mine = rows[rows["class"] == one["class"]]
+        panel = Panel(_title(one), colours[one["class"]])
+        if not mine.empty:
+            nm, mean, near = (
+                mine[key].to_numpy(float) for key in ("wavelength", "pixels", "library")
+            )
+            panel = panel._replace(wavelengths=nm, mean=mean, library=(nm, near))
+        panels.append(panel)
+    return spectra_figure(
+        panels,
         "What the spectral library alone calls each class. Line: mean of its pixels; dashes: the nearest spectrum,"
         " as bright; angle: from a pixel to its nearest spectrum, median",
-        fontsize=10,
     )
-    return figure
 
 
 def _title(one: dict[str, Any]) -> str:

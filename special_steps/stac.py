@@ -23,7 +23,7 @@ EXTENSIONS = {  # by the prefix of their fields
     "proj": "projection/v2.0.0",
     "raster": "raster/v2.0.0",
     "file": "file/v2.1.0",
-    "processing": "processing/v1.2.0",
+    "processing": "processing/v1.1.0",
     "eo": "eo/v2.0.0",
     "hsi": "hsi/v1.0.0",
 }
@@ -36,6 +36,8 @@ KINDS: dict[str, tuple[str, str, str, list[str], str | None, Any]] = {
     "probabilities.tif": ("probabilities", "Probability of each class", COG, ["data"], "uint8", 255),
     "polygons.gpkg": ("polygons", "Land cover as polygons", "application/geopackage+sqlite3", ["data"], None, None),
     "areas.csv": ("areas", "Area of each class", "text/csv", ["data"], None, None),
+    "spectra.csv": ("spectra", "Mean spectrum of each class", "text/csv", ["data"], None, None),
+    "spectra.png": ("spectra-plot", "Mean spectrum of each class, drawn", "image/png", ["overview"], None, None),
     "map.tif.aux.xml": ("attribute-table", "GDAL's attribute table of the map", "text/xml", ["metadata"], None, None),
     "map.qml": ("style", "QGIS's style of the map", "text/xml", ["metadata"], None, None),
     "polygons.qml": ("polygon-style", "QGIS's style of the polygons", "text/xml", ["metadata"], None, None),
@@ -139,6 +141,7 @@ def item(
     grid: Grid,
     shape: tuple[int, int],
     class_names: Sequence[str],
+    probabilities: Sequence[str],
     colours: Sequence[str],
     shares: Sequence[float],
     scene: Mapping[str, Any],
@@ -153,7 +156,8 @@ def item(
         files: by file name: `size` in bytes, `sha256`.
         grid: where the map's pixels lie.
         shape: its (height, width).
-        class_names: the K classes.
+        class_names: of the map: the K classes, and `unknown` where it has that.
+        probabilities: the bands of probabilities.tif: the K classes.
         colours: their colours, #rrggbb.
         shares: share of each class in the pixels with data, 0 to 1.
         scene: `href` of the cube, `wavelengths` of its bands and, where they are known, their `fwhm`, nm.
@@ -202,7 +206,7 @@ def item(
             asset["classification:classes"] = classes
         if key == "probabilities":
             asset |= {"raster:scale": 0.004, "raster:offset": 0}
-            asset["bands"] = [{"name": name} for name in class_names]
+            asset["bands"] = [{"name": name} for name in probabilities]
         assets[key] = asset
     bands = [
         {"name": f"{nm:g} nm", "eo:center_wavelength": round(nm / 1e3, 6)}
@@ -301,7 +305,8 @@ def stac(
         grid=class_map.grid,
         shape=(height, width),
         class_names=names,
-        colours=class_colours(names, colours),
+        probabilities=class_map.classes,
+        colours=class_colours(names, colours, class_map.unknown),
         shares=(counts / max(counts.sum(), 1)).tolist(),
         scene=scene,
         provenance=lineage(prediction),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from special_steps.core.assessed import headline, rows
 from special_steps.core.atomic import atomic_write
+from special_steps.core.classes import UNKNOWN
 from special_steps.core.cli import run
 from special_steps.core.stages import STAGES
 from special_steps.core.store import open_store
@@ -54,7 +55,7 @@ def told(known: list[dict[str, Any]]) -> list[str]:
 
     Args:
         known: of each scene or run: scene, run (None: of all runs), warnings; and where two were compared, agreement
-            (a share) and between (which two).
+            (a share) and between (which two); and notes, neutral sentences.
     """
     lines = []
     for found in known:
@@ -63,7 +64,32 @@ def told(known: list[dict[str, Any]]) -> list[str]:
             lines.append(
                 f"{where}: {found['between']} agree on {found['agreement']:.1%} of the pixels."
             )
+        lines += [f"{where}: {text}." for text in found.get("notes", [])]
         lines += [f"{where}: warning: {' '.join(text.split())}" for text in found["warnings"]]
+    return lines
+
+
+def unknown_shares(unknown: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> list[str]:
+    """How much of each map is of unknown class, a sentence each, and how right the rest is where there is ground truth.
+
+    Args:
+        unknown: of each map: scene, run, reject (confidence that a class needs), share (of the map that is unknown).
+        metrics: as evaluate writes them.
+    """
+    lines = []
+    for each in unknown:
+        line = (
+            f"{each['scene']}, {each['run']}: {each['share']:.1%} of the map is unknown, of confidence below"
+            f" {each['reject']:g}"
+        )
+        of_run = [m for m in metrics if (m["scene"], m["run"]) == (each["scene"], each["run"])]
+        for found in of_run:
+            if "kept" in found and found["stage"] != "cotrain" and found["kept"]["oa"] is not None:
+                line += (
+                    f"; overall accuracy {found['kept']['oa']:.3f} of the {found['kept']['share']:.1%} of the reference"
+                    f" pixels that keep their class, {found['oa']:.3f} of all"
+                )
+        lines.append(f"{line}.")
     return lines
 
 
@@ -88,6 +114,7 @@ def summary(
     witnesses: list[dict[str, Any]],
     diagnoses: list[dict[str, str]],
     assessments: list[Path],
+    unknown: list[dict[str, Any]],
     maps: list[list[Path]],
     csv: Path,
     markdown: Path,
@@ -98,10 +125,12 @@ def summary(
     Args:
         scenes: cube.zarr of each scene, by its name.
         metrics: JSON files made by evaluate; none where no scene has ground truth.
-        witnesses: of each scene's evidence (its run is None) and each fusion of it: scene, run, and the path of the
-            JSON file made by evidence or fuse.
+        witnesses: of each scene's evidence (its run is None), each fusion of it and each map that another scene's model
+            made: scene, run, and the path of the JSON file made by evidence, fuse or apply.
         diagnoses: of each co-training: scene, run, and the path of the JSON file made by cotrain.
         assessments: JSON files made by assess; none where no scene has reference points.
+        unknown: of each map with pixels of unknown class: scene, run, reject (the confidence that a class needs), and
+            the path of its `areas`, made by polygons.
         maps: files of each map, to be linked; they lie in folders below the summary's.
         csv: table to write, numbers in full.
         markdown: the same for a README.
@@ -119,23 +148,33 @@ def summary(
         sorted(known, key=lambda each: (names.index(each["scene"]), runs.index(each["run"])))
     )
     assessed = [json.loads(Path(path).read_text()) for path in assessments]
-    warned = to_know(scenes, found + assessed)
+    rejected = [each | {"share": _unknown(each["areas"])} for each in unknown]
+    parts = {
+        "What you should know": to_know(scenes, found + assessed),
+        "Unknown": unknown_shares(rejected, found),
+        "Without ground truth": lines,
+    }
     table = summarise(pd.DataFrame(found, columns=["scene", "run", "stage", "seed", *SCORES]))
     shown = readable(table)
     with atomic_write(csv) as file:
         table.to_csv(file, index=False)
     with atomic_write(markdown) as file:
         links = [[path.relative_to(markdown.parent) for path in files] for files in maps]
-        file.write_text(_markdown(shown, assessed, warned, lines, links))
+        file.write_text(_markdown(shown, assessed, parts, links))
     with atomic_write(html) as file:
-        file.write_text(_page(shown, found, assessed, warned, lines, trained))
+        file.write_text(_page(shown, found, assessed, parts, trained))
+
+
+def _unknown(areas: str) -> float:
+    """Share of a map that is of unknown class."""
+    table = pd.read_csv(areas, keep_default_na=False)
+    return float(table["share"].to_numpy()[table["class"] == UNKNOWN][0])
 
 
 def _markdown(
     shown: pd.DataFrame,
     assessed: list[dict[str, Any]],
-    warned: list[str],
-    lines: list[str],
+    sentences: dict[str, list[str]],
     links: list[list[Path]],
 ) -> str:
     parts = []
@@ -145,7 +184,7 @@ def _markdown(
         parts.append(f"## {BY_POINTS}\n")
     for each in assessed:
         parts.append(f"{_whose(each)}: {headline(each)}.\n\n{_pipes(rows(each))}")
-    for title, texts in (("What you should know", warned), ("Without ground truth", lines)):
+    for title, texts in sentences.items():
         if texts:
             parts.append(f"## {title}\n\n" + "".join(f"- {text}\n" for text in texts))
     if links:
@@ -175,8 +214,7 @@ def _page(
     shown: pd.DataFrame,
     found: list[dict[str, Any]],
     assessed: list[dict[str, Any]],
-    warned: list[str],
-    lines: list[str],
+    sentences: dict[str, list[str]],
     trained: list[dict[str, Any]],
 ) -> str:
     style = (
@@ -204,7 +242,7 @@ def _page(
         head, *body = rows(each)
         page += f"<p>{escape(_whose(each))}: {escape(headline(each))}.</p>"
         page += _html(pd.DataFrame(body, columns=head))
-    for title, texts in (("What you should know", warned), ("Without ground truth", lines)):
+    for title, texts in sentences.items():
         if texts:
             items = "".join(f"<li>{escape(text)}</li>" for text in texts)
             page += f"<h2>{title}</h2><ul>{items}</ul>"

@@ -31,6 +31,7 @@ MARKERS = {
     ("tests", "shared"): "real_scenes",
     ("workflow", "run"): "slow",
     ("workflow", "finished"): "slow",
+    ("workflow", "campaign"): "slow",
     ("workflow", "slurm"): "slurm",
     ("workflow", "look"): "browser",
     ("unit", "chromium"): "browser",

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,29 @@ def save_state(
     write_tensors(path, tensors, {"fingerprint": fingerprint, "rows": json.dumps(rows)})
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say which file is damaged or of another network."""
+    try:
+        yield
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: not a training state ({error}); delete it") from error
+
+
+def load_weights(path: Path, model: MambaHSI) -> dict[str, torch.Tensor]:
+    """Read the weights that save_state wrote into a model; return all tensors of the file.
+
+    Raises:
+        UserError: when the file is damaged or of another network.
+    """
+    with _reading(path):
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        weights = {k.removeprefix("model."): v for k, v in tensors.items() if k[:6] == "model."}
+        model.load_state_dict(weights)
+    return tensors
+
+
 def load_state(
     path: Path, model: MambaHSI, optimizer: torch.optim.Adam
 ) -> tuple[np.ndarray, list[dict[str, Any]]]:
@@ -54,16 +79,11 @@ def load_state(
     Raises:
         UserError: when the file is damaged or of another network.
     """
-    try:
+    tensors = load_weights(path, model)
+    with _reading(path):
         with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             rows = json.loads((file.metadata() or {})["rows"])
-        model.load_state_dict(
-            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        )
         labels = tensors["labels"].numpy()
-    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: not a training state ({error}); delete it") from error
     for name, parameter in model.named_parameters():
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = tensors.get(f"adam.{key}.{name}")

@@ -186,6 +186,26 @@ def fit_ensemble(moments: Moments, views: Views, members: tuple[Member, ...]) ->
     return Ensemble(present, linear, quadratic)
 
 
+def nearest_distances(moments: Moments, joint: np.ndarray) -> np.ndarray:
+    """How far spectra are from the class that they are nearest to: squared Mahalanobis distance, (pixel,) float32.
+
+    Args:
+        moments: of the classes; those without pixels are left out. Half of a covariance is the one pooled over classes.
+        joint: (pixel, component) float32.
+    """
+    present = moments.counts > 0
+    own = moments.covariances[present]
+    size = own.shape[1]
+    pooled = own.mean(0)
+    pooled = pooled + np.diag(1e-3 * np.diag(pooled) + 1e-6 * (np.trace(pooled) / size or 1.0))
+    nearest = np.full(len(joint), np.inf, np.float32)
+    for mean, covariance in zip(moments.means[present], own, strict=True):
+        whitening = np.linalg.inv(np.linalg.cholesky((pooled + covariance) / 2)).T
+        white = (joint - mean.astype(np.float32)) @ whitening.astype(np.float32)
+        np.minimum(nearest, np.einsum("ij,ij->i", white, white), out=nearest)
+    return nearest
+
+
 def apply_ensemble(ensemble: Ensemble, joint: np.ndarray) -> np.ndarray:
     """Mean of the members' class probabilities, (class, pixel) float32; 0 for a class without pixels.
 

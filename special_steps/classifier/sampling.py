@@ -90,7 +90,9 @@ def _surest_of(pixels: np.ndarray, margin: np.ndarray, share: float, least: int 
     return pixels[margin[pixels] >= last]
 
 
-def agreement_set(pseudo: np.ndarray, found: np.ndarray, margin: np.ndarray) -> np.ndarray:
+def agreement_set(
+    pseudo: np.ndarray, found: np.ndarray, margin: np.ndarray, certain: np.ndarray | None = None
+) -> np.ndarray:
     """Labels of the pixels where two maps agree.
 
     A class of fewer than 20 of them takes the surer half of the pixels that were found to be it, all pixels whose
@@ -100,6 +102,7 @@ def agreement_set(pseudo: np.ndarray, found: np.ndarray, margin: np.ndarray) -> 
         pseudo: (pixel,) pseudo-labels, class from 0, or -1.
         found: (pixel,) what the spectra say of them, class from 0, or -1.
         margin: (pixel,) float32, of what was found.
+        certain: (pixel,) bool, pixels whose pseudo-label is known to be right: in the set whatever was found.
 
     Returns:
         (pixel,) class from 0, or -1; a class that no pixel was found to be has none.
@@ -109,6 +112,8 @@ def agreement_set(pseudo: np.ndarray, found: np.ndarray, margin: np.ndarray) -> 
         if (labels == k).sum() < FEWEST:
             labels[labels == k] = -1
             labels[_surest_of(np.flatnonzero(found == k), margin, 0.5)] = k
+    if certain is not None:
+        labels[certain] = pseudo[certain]
     return labels
 
 

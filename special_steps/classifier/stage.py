@@ -19,8 +19,8 @@ from special_steps.classifier.loop import (
 from special_steps.classifier.sampling import PixelSampler, class_balanced_sampler
 from special_steps.classifier.tiles import open_scene
 from special_steps.core.atomic import atomic_write
+from special_steps.core.prediction import given_labels, write_prediction
 from special_steps.core.prediction import labels as best_labels
-from special_steps.core.prediction import write_prediction
 from special_steps.core.store import (
     class_names,
     grid_of,
@@ -44,7 +44,7 @@ def open_setup(
         training: samples_per_class, tile.
 
     Returns:
-        The set-up, and class_names and grid of the scene.
+        The set-up, and class_names and grid of the scene, and the labels that people gave.
     """
     labelled = open_store(pseudo, labels=("y", "x"), margin=("y", "x"))
     labels, margin = read_array(labelled, "labels"), read_array(labelled, "margin")
@@ -54,7 +54,8 @@ def open_setup(
             log.warning("no pixel is pseudo-labelled '%s': the map will not have it", name)
     sampler = class_balanced_sampler(labels, margin, training["samples_per_class"])
     setup = new_setup(features, len(names), sampler, seed, classifier, training)
-    return setup, {"class_names": names, "grid": grid_of(labelled)}
+    described = {"class_names": names, "grid": grid_of(labelled), "given": given_labels(labelled)}
+    return setup, described
 
 
 def new_setup(
@@ -107,7 +108,7 @@ def run_stage(
         labels: (y, x) uint8 labels before the first of these epochs; None when there are none.
         settings: seed, classifier, training and what else decides the result.
         inputs: files and stores that decide the result.
-        described: class_names and grid, for the prediction's store.
+        described: class_names, grid and given labels, for the prediction's store.
         checkpoint: file kept after every epoch, and removed at the end.
         prediction: store to write, the scene's probabilities after the last epoch.
         state: safetensors file to write, network and optimizer.

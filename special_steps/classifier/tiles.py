@@ -108,12 +108,24 @@ def pixels_in_tile(
 
 
 def predict_scene(model: MambaHSI, scene: Scene) -> np.ndarray:
-    """Class probabilities (class, y, x) float32 of the scene.
+    """Class probabilities (class, y, x) float32 of the scene."""
+    return blended(scene, lambda tile: predict(model, scene.read(tile)[0]))
+
+
+def blended(scene: Scene, predict_tile: Callable[[Tile], np.ndarray]) -> np.ndarray:
+    """What is predicted of a scene's tiles, as one image.
 
     Overlapping tiles are blended: a tile counts less towards its edges, where it sees less.
+
+    Args:
+        scene: whose tiles they are.
+        predict_tile: gives class probabilities (class, y, x) float32 of a tile.
+
+    Returns:
+        (class, y, x) float32 of the scene.
     """
     if scene.is_one_tile:
-        return predict(model, scene.read(scene.extent)[0])
+        return predict_tile(scene.extent)
     shape = scene.nodata.shape
     overlap = max(scene.tile_side // SIDES_PER_OVERLAP, 1)
     height, width = (min(scene.tile_side, size) for size in shape)
@@ -125,7 +137,7 @@ def predict_scene(model: MambaHSI, scene: Scene) -> np.ndarray:
     )
     for y, x in product(*starts):
         tile = slice(y, y + height), slice(x, x + width)
-        tile_probabilities = predict(model, scene.read(tile)[0])
+        tile_probabilities = predict_tile(tile)
         if not sums.size:
             sums = np.zeros((len(tile_probabilities), *shape), np.float32)
         sums[:, *tile] += tile_probabilities * weight

@@ -10,7 +10,9 @@ def headline(found: dict[str, Any]) -> str:
         found: as `assess` writes it as JSON.
     """
     points = f"{found['interpreted']} of {found['drawn']} points, {found['design']}"
-    return f"overall accuracy {_share(found['overall_accuracy'])}; {points}; 95 % intervals"
+    coverage = found.get("coverage", 1)
+    part = "" if coverage == 1 else f" of the {coverage:.1%} of the map that has a class"
+    return f"overall accuracy {_share(found['overall_accuracy'])}{part}; {points}; 95 % intervals"
 
 
 def rows(found: dict[str, Any]) -> list[list[str]]:

@@ -15,7 +15,6 @@ import numpy as np
 import zarr
 
 from special_steps.core.prediction import kappa
-from special_steps.core.store import read_array
 
 
 class Known(NamedTuple):
@@ -102,13 +101,6 @@ def passed_on(probabilities: np.ndarray, labels: np.ndarray, confidence: np.ndar
     share = probabilities.max(0) / np.maximum(others, np.float32(1e-6))
     open_still = (1 - confidence) * np.minimum(share, 1)
     return np.where(probabilities.argmax(0) == before, confidence, open_still)
-
-
-def witnesses_of(labelled: zarr.Group) -> np.ndarray:
-    """What each witness says is there, (witness, y, x) uint8 labels from 1, 0 where no data; from fuse's store."""
-    if "witnesses" in labelled:
-        return read_array(labelled, "witnesses")
-    return read_array(labelled, "labels")[None]
 
 
 def known_of(cotrained: zarr.Group) -> Known:

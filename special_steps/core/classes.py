@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from special_steps.core.errors import UserError
 
 MOST = 255  # a map is uint8, and 0 means no class
+UNKNOWN = "unknown"  # on exported maps: pixels whose confidence is under `reject`; their value comes after the classes'
 
 
 def read_classes(

@@ -64,6 +64,7 @@ OTHERS = [
 LEVELS = [26, 60, 94, 128, 162, 195, 230]  # from a tenth to nine tenths of 255
 GRID = [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in itertools.product(LEVELS, repeat=3)]
 NO_DATA = "#ffffff"
+GREY = 189  # of `unknown`: lighter than the greys of roads, darker than no data
 
 
 def rgb_of(colour: str) -> tuple[int, int, int]:
@@ -113,7 +114,9 @@ def _colour(value: Any) -> str | None:
     return f"#{number:06x}" if 0 <= number <= 0xFFFFFF else None
 
 
-def class_colours(class_names: list[str], own: Mapping[str, str] | None = None) -> list[str]:
+def class_colours(
+    class_names: list[str], own: Mapping[str, str] | None = None, unknown: bool = False
+) -> list[str]:
     """Colours (#rrggbb) of up to 255 classes, all different, the same for the same names.
 
     The user's own colours come first. A class with a known word gets its usual colour, the first one of that colour;
@@ -122,7 +125,12 @@ def class_colours(class_names: list[str], own: Mapping[str, str] | None = None) 
     Args:
         class_names: the classes, in order.
         own: colours (#rrggbb) that the user chose, by class name, all different; other names are ignored.
+        unknown: whether the last name is no class but the pixels of low confidence: they are grey.
     """
+    if unknown:
+        colours = class_colours(class_names[:-1], own)
+        greys = (f"#{v:02x}{v:02x}{v:02x}" for v in range(GREY, 0, -1))
+        return [*colours, next(grey for grey in greys if grey not in colours)]
     import numpy as np  # here: reading the config should not wait for it
 
     own = own or {}

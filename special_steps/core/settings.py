@@ -12,7 +12,21 @@ from jsonschema import Draft202012Validator, TypeChecker
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
-from special_steps.core.classes import check_class, classes_by_label, label_number, read_classes
+from special_steps.core.campaigns import (
+    TOGETHER,
+    learned_on,
+    scenes_behind,
+    share_colours,
+    take_classes,
+)
+from special_steps.core.classes import (
+    MOST,
+    UNKNOWN,
+    check_class,
+    classes_by_label,
+    label_number,
+    read_classes,
+)
 from special_steps.core.errors import UserError
 from special_steps.core.palette import read_colours
 
@@ -24,6 +38,7 @@ METHODS_OF = {
     "refine": ["published"],
     "classifier": ["agreement", "published"],
     "seeds": ["agreement", "published"],
+    "reject": ["agreement", "published"],  # whose maps have a calibrated confidence
 }
 OF_ONE_METHOD = [key for key, methods in METHODS_OF.items() if len(methods) == 1]
 UPSAMPLING_ALIASES = {"guided": "joint_bilateral"}
@@ -54,7 +69,10 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
     config = config | {"runs": runs}
     config = _filled(config, rules, rules)
     for name, scene in config["scenes"].items():
-        scene["classes"] = read_classes(scene["classes"], f"config: scenes.{name}.classes")
+        if scene["apply"] is None:
+            scene["classes"] = read_classes(_classes(name, scene), f"config: scenes.{name}.classes")
+    take_classes(config)
+    for name, scene in config["scenes"].items():
         scene["colours"] = _colours(name, config)
         for class_name in scene["spectra"]:
             check_class(class_name, list(scene["classes"]), f"config: scenes.{name}.spectra")
@@ -64,6 +82,7 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             truth["labels"] = {each: label_number(label, where) for each, label in labels}
             truth["unlabelled"] = [label_number(v, where) for v in truth["unlabelled"]]
             classes_by_label(truth["labels"], list(scene["classes"]), truth["unlabelled"], where)
+    share_colours(config)
     for class_name in config["colours"]:
         every = dict.fromkeys(n for scene in config["scenes"].values() for n in scene["classes"])
         check_class(class_name, list(every), "config: colours")
@@ -79,6 +98,10 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
         if isinstance(run["pseudo_labels"], str):
             run["pseudo_labels"] = {"path": run["pseudo_labels"], "align": False}
         _check_run(run, config, f"runs.{name}")
+        if run["method"] not in METHODS_OF["reject"]:
+            run["reject"] = None
+        if run["reject"] is not None:
+            _check_unknown(config["scenes"], f"runs.{name}.reject")
         if run["evidence"] is None:
             alone = run["method"] in ("published", "none") or run["input"] == "rgb"
             run["evidence"] = "none" if alone or run["pseudo_labels"] else "library"
@@ -93,6 +116,15 @@ def load(config: dict[str, Any]) -> dict[str, Any]:
             bundled = config["clips"][run["clip"]]["model"] == "bundled"
             run["scales"] = _bundled_scales() if bundled else [1, 2]
     return config
+
+
+def _classes(name: str, scene: dict[str, Any]) -> list[Any]:
+    if scene["classes"] is None:
+        raise UserError(
+            f"config: scenes.{name}: 'classes' is missing; list class names in plain words, or, for a scene that"
+            " another one's run maps, set apply: {from: SCENE/RUN}"
+        )
+    return scene["classes"]
 
 
 def _colours(name: str, config: dict[str, Any]) -> dict[str, str]:
@@ -122,18 +154,23 @@ def config_of(settings: dict[str, Any], scene: str, run: str) -> dict[str, Any]:
     }
     if not asked["scales"]:  # no CLIP
         del asked["scales"]
-    mapped = settings["scenes"][scene]
-    classes = [{name: words} if words else name for name, words in mapped["classes"].items()]
-    # in the order that people write
-    again = {
-        "scenes": {
-            scene: {"cube": mapped["cube"], "classes": classes} | mapped | {"classes": classes}
-        }
-    }
+    needed = scenes_behind(settings, scene, run)
+    again: dict[str, Any] = {"scenes": {}}
+    for name in needed:
+        mapped = settings["scenes"][name]
+        classes = [{c: words} if words else c for c, words in mapped["classes"].items()]
+        # in the order that people write
+        written = {"cube": mapped["cube"], "classes": classes} | mapped | {"classes": classes}
+        if mapped["apply"]:
+            del written["classes"], written["colours"]
+        again["scenes"][name] = written
     if asked["clip"] in settings["clips"]:
         again["clips"] = {asked["clip"]: settings["clips"][asked["clip"]]}
     again["runs"] = {run: asked}
-    others = {k: v for k, v in settings.items() if k not in (*of_runs, *again, "clips", "colours")}
+    out = (*of_runs, *again, "clips", "colours")
+    if learned_on(settings, scene, run) != TOGETHER:
+        out += ("train_together",)
+    others = {k: v for k, v in settings.items() if k not in out}
     return _bare(again | others, root, root)
 
 
@@ -280,8 +317,8 @@ def _check_sections(given: dict[str, Any], methods: dict[str, str]) -> None:
                     f"config: {where}.{key}: {_owner(key)}, and this run's is"
                     f" '{methods[name]}'; {_instead(key, methods[name])}"
                 )
-    for key in OF_ONE_METHOD:
-        if key in given and not set(METHODS_OF[key]) & set(methods.values()):
+    for key in [*OF_ONE_METHOD, "reject"]:
+        if given.get(key) is not None and not set(METHODS_OF[key]) & set(methods.values()):
             other = next(iter(methods.values()))
             raise UserError(
                 f"config: {key}: {_owner(key)}, which no run has; {_instead(key, other)}"
@@ -313,6 +350,23 @@ def _check_run(run: dict[str, Any], config: dict[str, Any], where: str) -> None:
         )
     if run["classifier"]["hidden"] % run["classifier"]["tokens"]:
         raise UserError(f"config: {where}.classifier.hidden: must be a multiple of tokens")
+
+
+def _check_unknown(scenes: dict[str, Any], where: str) -> None:
+    """Refuse scenes whose maps have no room, or no name, for pixels of unknown class."""
+    for name, scene in scenes.items():
+        classes = scene["classes"]
+        own = [word for word in classes if " ".join(word.casefold().split()) == UNKNOWN]
+        if own:
+            raise UserError(
+                f"config: scenes.{name}.classes: '{own[0]}' is what {where} calls pixels of low confidence; give the"
+                " class another name, or leave reject out"
+            )
+        if len(classes) >= MOST:
+            raise UserError(
+                f"config: {where}: scene {name} has {len(classes)} classes, and a map has no value left for"
+                f" '{UNKNOWN}'; take {MOST - 1} classes at most, or leave reject out"
+            )
 
 
 def page() -> str:

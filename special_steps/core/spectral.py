@@ -8,6 +8,18 @@ import numpy as np
 from special_steps.core.errors import UserError
 
 WIDEST = 60.0  # nm between neighbouring bands that values are interpolated across
+SAME = 0.05  # of the distance to the nearest band: so near, a band of two sensors is the same
+DEAD = 4  # times the usual distance between bands that may lie between two: a few dead ones
+GAP = 40.0  # nm without a band: a line over it would show what nobody measured
+
+
+def gap_of(wavelengths: np.ndarray) -> float:
+    """The distance in nm that drawn lines do not cross: GAP, or more where all bands are far apart.
+
+    Args:
+        wavelengths: (band,) of the bands that are drawn, nm, increasing.
+    """
+    return max(GAP, 3 * float(np.median(np.diff(wavelengths)))) if len(wavelengths) > 1 else GAP
 
 
 def interpolate(
@@ -57,6 +69,102 @@ def check_coverage(wavelengths: np.ndarray, wanted: list[float], source: str) ->
             f" {', '.join(f'{w:g}' for w in outside)} nm; set rgb.wavelengths to three within, where the"
             " picture still looks like something"
         )
+
+
+def band_weights(
+    wanted: np.ndarray,
+    given: np.ndarray,
+    *,
+    wanted_fwhm: np.ndarray | None = None,
+    given_fwhm: np.ndarray | None = None,
+    source: str,
+) -> np.ndarray:
+    """How much of each band of one sensor makes a band of another one.
+
+    Bands at most half as wide as the wanted one are averaged with the weights of a Gaussian of the width that is
+    missing. Else a band at the same place is taken as it is, and so is the last one before a gap, up to half a band
+    from it; other values are interpolated between the two neighbours.
+
+    Args:
+        wanted: (wanted band,) centres in nm, increasing.
+        given: (given band,) centres in nm, increasing.
+        wanted_fwhm: (wanted band,) widths in nm, NaN where unknown; None for the distance to the nearest neighbour.
+        given_fwhm: (given band,) the same.
+        source: what has the given bands, for the message.
+
+    Returns:
+        (wanted band, given band) float32, rows sum to 1.
+
+    Raises:
+        UserError: for wanted bands that lie in a gap of the given ones, or outside.
+    """
+    apart, spacing = _nearest_distances(wanted), _nearest_distances(given)
+    if wanted_fwhm is None or given_fwhm is None:  # widths of one kind are compared
+        wanted_fwhm = given_fwhm = None
+    width, own = _widths(wanted_fwhm, apart), _widths(given_fwhm, spacing)
+    widest = min(WIDEST, DEAD * float(max(np.median(apart), np.median(spacing))))
+    weights = np.zeros((len(wanted), len(given)), np.float32)
+    missing = []
+    for i, nm in enumerate(wanted):
+        nearest = int(np.abs(given - nm).argmin())
+        finer = 2 * own[nearest] <= width[i]
+        if not finer and abs(given[nearest] - nm) <= SAME * min(apart[i], spacing[nearest]):
+            weights[i, nearest] = 1
+            continue
+        right = int(np.searchsorted(given, nm))
+        inside = 0 < right < len(given)
+        gap = given[right] - given[right - 1] if inside else np.inf
+        if gap > widest:  # beside a range of bands
+            if abs(given[nearest] - nm) > 0.51 * spacing[nearest]:
+                missing.append(i)
+            weights[i, nearest] = 1
+            continue
+        if finer:
+            near = np.abs(given - nm) <= width[i]
+            lacking = np.maximum(width[i] ** 2 - own[near] ** 2, own[near] ** 2)
+            shape = np.exp(-4 * np.log(2) * (given[near] - nm) ** 2 / lacking)
+            weights[i, near] = shape / shape.sum()
+            continue
+        share = (nm - given[right - 1]) / gap
+        weights[i, right - 1 : right + 1] = 1 - share, share
+    if missing:
+        runs = np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)
+        ends = ", ".join(
+            f"[{np.floor(wanted[run[0]]):.0f}, {np.ceil(wanted[run[-1]]):.0f}]" for run in runs
+        )
+        raise UserError(
+            f"{source}: no good bands around {wanted[missing[0]]:g} nm, and {len(missing)} of the {len(wanted)} bands"
+            f" that the model looks at are missing so; to go without them, set cube.bad_ranges: [{ends}] in the scene"
+            " that it learns from"
+        )
+    return weights
+
+
+def _nearest_distances(wavelengths: np.ndarray) -> np.ndarray:
+    """How far each band's nearest neighbour is, (band,) nm; 10 for a single band."""
+    if len(wavelengths) < 2:
+        return np.full(len(wavelengths), 10.0)
+    apart = np.diff(wavelengths)
+    return np.minimum(np.append(apart, np.inf), np.insert(apart, 0, np.inf))
+
+
+def _widths(fwhm: np.ndarray | None, spacing: np.ndarray) -> np.ndarray:
+    """Widths of bands, (band,) nm; those that are not known touch their neighbours."""
+    if fwhm is None:
+        return spacing
+    return np.where(np.isfinite(fwhm) & (fwhm > 0), fwhm, spacing)
+
+
+def weighted_bands(bands: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Bands (given band, ...) as another sensor has them, (wanted band, ...) float32; a copy.
+
+    Args:
+        bands: float32.
+        weights: (wanted band, given band) float32, of `band_weights`.
+    """
+    if (weights.max(1) == 1).all():  # no band is changed, to the last bit
+        return bands[weights.argmax(1)]
+    return np.tensordot(weights, bands, 1)
 
 
 def stretch(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:

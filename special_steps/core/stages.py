@@ -8,4 +8,6 @@ STAGES = {
     "final": "the last epoch of its refinement",
     "consensus": "the run's map: the mean of co-training and networks, or of the refined networks",
     "baseline": "a simple method",
+    "applied-cotrain": "what co-training learned on another scene, applied to this one",
+    "applied": "what another scene's run learned, applied to this one",
 }

@@ -27,7 +27,7 @@ TILE = 256  # pixels along y and x of a chunk
 zarr.config.set({"threading.max_workers": 2})
 PACKAGES = ("numpy", "zarr", "torch", "open_clip_torch", "scikit-learn", "rasterio")
 DTYPES = {  # by array name; the others are float32
-    "nodata": "bool", "labels": "uint8", "witnesses": "uint8",
+    "nodata": "bool", "labels": "uint8", "given": "uint8", "witnesses": "uint8",
     "band": "float64", "good_band": "bool", "fwhm": "float64", "y": "float64", "x": "float64",
 }  # fmt: skip
 COORDINATES: dict[str, tuple[str, ...]] = {
@@ -239,7 +239,10 @@ def write_strips(array: zarr.Array, strips: Iterable[np.ndarray]) -> None:
 
 
 def read_pixels(
-    arrays: Sequence[zarr.Array | np.ndarray], nodata: np.ndarray, most: int
+    arrays: Sequence[zarr.Array | np.ndarray],
+    nodata: np.ndarray,
+    most: int,
+    always: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Values of the pixels with data, or of `most` of them, drawn with a fixed seed; a strip of rows in memory.
 
@@ -247,6 +250,7 @@ def read_pixels(
         arrays: (channel, y, x) each.
         nodata: (y, x) bool.
         most: pixels at most.
+        always: (y, x) bool, pixels that are read in any case, besides those drawn.
 
     Returns:
         (channel, pixel) for each array, pixels row by row.
@@ -257,6 +261,8 @@ def read_pixels(
         flat = np.zeros(nodata.size, bool)
         flat[drawn] = True
         chosen = flat.reshape(nodata.shape)
+        if always is not None:
+            chosen |= always & ~nodata
     count = int(chosen.sum())
     found = [np.empty((array.shape[0], count), array.dtype) for array in arrays]
     start = 0

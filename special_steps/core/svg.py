@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-GAP = 40.0  # nm without a band: a line over it would show what nobody measured
 MARGIN = (8, 8, 34, 46)  # pixels: top, right, bottom, left
 
 

@@ -52,7 +52,7 @@ WAVELENGTHS = (r"(sensor|band|bands|center|centre|central|hsi|cube)?(wavelengths
 FIELDS = {
     "fwhm": ("fwhm", "fwhms"),
     "wavelength units": ("wavelengthunits", "wavelengthunit", "units"),
-    "bbl": ("bbl", "goodbands", "goodwavelengths"),
+    "bbl": ("bbl", "goodbands", "goodband", "goodwavelengths"),
     "reflectance scale factor": ("reflectancescalefactor",),
     "data ignore value": ("dataignorevalue",),
     "data gain values": ("datagainvalues",),
@@ -79,6 +79,23 @@ def open_array(
             that holds no real numbers.
     """
     file = _array_file(path)
+    return source_in(file, variable=variable, axes=axes, shape=shape, one_layer=one_layer)
+
+
+def source_in(
+    file: ArrayFile,
+    *,
+    variable: str | None,
+    axes: str | None,
+    shape: Mapping[str, int] | None,
+    one_layer: bool,
+) -> Source:
+    """The same of named arrays, wherever they are: in a file that is listed, or in memory.
+
+    Raises:
+        UserError: as `open_array`.
+    """
+    path = file.path
     with reading(path):
         name = _choose(file, variable, axes, one_layer)
         where = f"{path}, variable '{name}'"
@@ -87,7 +104,7 @@ def open_array(
         if math.prod(full) == 0:
             raise UserError(f"{where}: has no values, its shape is {full}; get the file again")
         dims = file.dims(name)
-        named = _named_axes(dims, full) if dims else None
+        named = named_axes(dims, full) if dims else None
         notes = []
         if axes is None:
             axes, said = _default_axes(file, name, full, named, one_layer, where)
@@ -251,9 +268,9 @@ def _long(shape: Shape) -> Shape:
     return tuple(n for n in shape if n != 1)
 
 
-def _named_axes(dims: tuple[str, ...], full: Shape) -> str | None:
+def named_axes(dims: tuple[str, ...], full: Shape) -> str | None:
     """Axes pattern of named dimensions, such as "band y x"; None unless each is named once, the others are long 1."""
-    words = [_axis(d) for d in dims]
+    words = [axis_of(d) for d in dims]
     known = [w for w in words if w]
     if sorted(known) not in (["band", "x", "y"], ["x", "y"]):
         return None
@@ -264,13 +281,14 @@ def _named_axes(dims: tuple[str, ...], full: Shape) -> str | None:
     )
 
 
-def _axis(dim: str) -> str | None:
+def axis_of(dim: str) -> str | None:
+    """Which axis a dimension's name means: band, y or x."""
     word = re.sub(r"[^a-z]", "", dim.lower())
     return next((axis for axis, words in DIMENSIONS.items() if word in words.split()), None)
 
 
 def _of_y_and_x(dims: tuple[str, ...]) -> list[int]:
-    axes = [_axis(d) for d in dims]
+    axes = [axis_of(d) for d in dims]
     return [axes.index("y"), axes.index("x")]
 
 
@@ -358,11 +376,12 @@ def _window(
 def _named_wavelengths(file: ArrayFile) -> Iterator[str]:
     """Vectors of numbers whose name says that they are wavelengths."""
     for name, shape in file.shapes.items():
-        if len(_long(shape)) == 1 and _is_wavelengths(name):
+        if len(_long(shape)) == 1 and is_wavelengths(name):
             yield name
 
 
-def _is_wavelengths(name: str) -> bool:
+def is_wavelengths(name: str) -> bool:
+    """Whether a variable's name says that it holds wavelengths."""
     word = plain(re.split(r"[./]", name)[-1])
     for unit in UNITS:
         word = word.removesuffix(unit) if word != unit else word
@@ -379,7 +398,7 @@ def _stated_bands(file: ArrayFile, name: str, bands: int) -> dict[str, Any]:
         return stated_by(own, file.path, bands)
     vectors = [n for n, s in file.shapes.items() if math.prod(s) == bands and n != name]
     texts = [n for n, w in file.others.items() if w in ("text", "a cell array")]
-    likely = [n for n in (*vectors, *texts) if _is_wavelengths(n)]
+    likely = [n for n in (*vectors, *texts) if is_wavelengths(n)]
     # looking for units opens each; who stores hundreds of vectors names them
     likely = likely or [n for n in vectors[:200] if _has_unit(file, n)]
     candidates = {}
@@ -416,7 +435,7 @@ def _nearest(
         except UserError:
             return None
 
-    sure = [n for n in candidates if _is_wavelengths(n)] or list(candidates)
+    sure = [n for n in candidates if is_wavelengths(n)] or list(candidates)
     if len(sure) == 1:
         return sure[0]
     lists = {n: found for n in sure if (found := nm(n)) is not None}
@@ -497,7 +516,7 @@ def _attribute_fields(attributes: Mapping[str, Any], bands: int) -> dict[str, st
             v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in np.ravel(value)
         ]
         text = ", ".join(texts).strip("{} \n")
-        if _is_wavelengths(name) and len(re.split(r"[,\s]+", text)) == bands:
+        if is_wavelengths(name) and len(re.split(r"[,\s]+", text)) == bands:
             fields["wavelength"] = text
         for field in ("fwhm", "bbl", "wavelength units"):
             if plain(name) in FIELDS[field] and plain(name) != "units":

@@ -13,17 +13,25 @@ from special_steps.core.store import Grid, class_names, grid_of, open_store, rea
 from special_steps.io.ground_area import pixel_areas
 from special_steps.io.record import reading
 
+UNKNOWN_TAG = "UNKNOWN"  # of a GeoTIFF's header: the value of pixels whose class is unknown
+
 
 class ClassMap(NamedTuple):
     """A map of classes."""
 
-    labels: np.ndarray  # (y, x) uint8: 1..K, 0 = no data
-    names: list[str]  # the K classes
+    labels: np.ndarray  # (y, x) uint8: 1..K, 0 = no data; K + 1 = unknown
+    names: list[str]  # the K classes, and UNKNOWN where the map has it
     grid: Grid
+    unknown: bool = False  # whether it is a map with UNKNOWN, the last of the names
+
+    @property
+    def classes(self) -> list[str]:
+        """The K classes."""
+        return self.names[:-1] if self.unknown else self.names
 
     @property
     def digest(self) -> str:
-        """What the map says and where, in 16 digits: the same for a store and the GeoTIFF made from it."""
+        """What the map says and where, in 16 digits: the same for a store and a GeoTIFF of it without `unknown`."""
         digest = hashlib.sha256()
         place = [f"{v:.12g}" for v in self.grid.transform or ()]
         digest.update(f"{self.labels.shape} {place} {self.names}".encode())
@@ -48,17 +56,30 @@ class ClassMap(NamedTuple):
 
     def pixels(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the pixels that hold places, (place,) int64; -1, -1 outside of the map."""
-        from affine import Affine
+        return pixels_of(self.grid, self.labels.shape, x, y)
 
-        back = ~Affine(*(self.grid.transform or (1, 0, 0, 0, -1, 0)))
-        columns = np.floor(back.a * x + back.b * y + back.c)
-        rows = np.floor(back.d * x + back.e * y + back.f)
-        height, width = self.labels.shape
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        return (
-            np.where(inside, rows, -1).astype(np.int64),
-            np.where(inside, columns, -1).astype(np.int64),
-        )
+
+def pixels_of(
+    grid: Grid, shape: tuple[int, ...], x: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels that hold places, (place,) int64; -1, -1 outside.
+
+    Args:
+        grid: of the scene or map; without a transform as in `ClassMap.places`.
+        shape: y and x of the scene or map.
+        x: (place,) in its CRS.
+        y: the same.
+    """
+    from affine import Affine
+
+    back = ~Affine(*(grid.transform or (1, 0, 0, 0, -1, 0)))
+    columns = np.floor(back.a * x + back.b * y + back.c)
+    rows = np.floor(back.d * x + back.e * y + back.f)
+    inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
+    return (
+        np.where(inside, rows, -1).astype(np.int64),
+        np.where(inside, columns, -1).astype(np.int64),
+    )
 
 
 def read_class_map(path: Path) -> ClassMap:
@@ -101,6 +122,7 @@ def _geotiff(path: Path) -> ClassMap:
         placed = raster.crs is not None or not raster.transform.is_identity
         transform = tuple(raster.transform)[:6] if placed else None
         empty = raster.nodata
+        unknown = raster.tags().get(UNKNOWN_TAG)
     if not tags:
         raise UserError(
             f"{path}: names no classes (tags CLASS_1, CLASS_2, ...); give the map.tif of a run"
@@ -115,7 +137,13 @@ def _geotiff(path: Path) -> ClassMap:
         raise UserError(
             f"{path}: value {unnamed[0]} is in the map, but no class has it; give the map.tif of a run"
         )
-    return ClassMap(place[stored], [tags[v] for v in sorted(tags)], Grid(crs, transform))
+    names = [tags[v] for v in sorted(tags)]
+    if unknown is not None and unknown != str(max(tags)):
+        raise UserError(
+            f"{path}: tag {UNKNOWN_TAG} is {unknown}, not the last of the map's values, {max(tags)}; give the map.tif"
+            " of a run"
+        )
+    return ClassMap(place[stored], names, Grid(crs, transform), unknown is not None)
 
 
 def read_confidence(path: Path, given: Path | None) -> np.ndarray | None:

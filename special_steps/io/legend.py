@@ -17,6 +17,11 @@ COLUMNS = [
 ]
 
 
+NOTHING = (
+    "{2839923C-8B7D-419E-B84B-CA2FE9B80EC7}"  # QGIS's word for an empty field in a list of choices
+)
+
+
 def attribute_table(class_names: Sequence[str], colours: Sequence[str]) -> str:
     """GDAL's side file of a class map (`.aux.xml`): names, palette and table of the classes and of no data, which is 0.
 
@@ -86,4 +91,26 @@ def polygon_style(class_names: Sequence[str], colours: Sequence[str]) -> str:
         '<qgis version="3.22" styleCategories="Symbology">'
         '<renderer-v2 type="categorizedSymbol" attr="class" symbollevels="0">'
         f"<categories>{categories}</categories><symbols>{symbols}</symbols></renderer-v2></qgis>\n"
+    )
+
+
+def choice_form(column: str, words: Sequence[str]) -> str:
+    """QGIS's form of points (`.qml`): words to choose from, or none, in place of a line to type into.
+
+    QGIS takes it by itself where it has the points' name and lies beside them.
+
+    Args:
+        column: that people fill.
+        words: what they may fill in.
+    """
+    choices = "".join(
+        f'<Option type="Map"><Option type="QString" name={quoteattr(name)} value={quoteattr(value)}/></Option>'
+        for name, value in [("", NOTHING), *zip(words, words, strict=True)]
+    )
+    return (
+        "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n"
+        '<qgis version="3.22" styleCategories="Forms|Fields"><fieldConfiguration>'
+        f'<field name={quoteattr(column)}><editWidget type="ValueMap"><config><Option type="Map">'
+        f'<Option type="List" name="map">{choices}</Option>'
+        "</Option></config></editWidget></field></fieldConfiguration></qgis>\n"
     )

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -115,15 +115,52 @@ def _write_geopackage(
         driver="GPKG",
         geometry_type="Point",
         crs=crs,
+        dataset_options={"VERSION": "1.2"},  # GIS of some years ago warn of newer ones
     )
 
 
-def read_points(path: Path, crs: str | None) -> Points:
-    """Read points with their columns.
+class Features(NamedTuple):
+    """What a file holds: shapes and what its columns say of them."""
+
+    shapes: list[Any]  # shapely; None where a row has no place
+    columns: dict[str, list[str]]  # as those of Points
+    crs: "CRS | None"  # None: of a CSV, which has that of the scene
+
+
+def read_features(path: Path, kind: Literal["Point", ""] = "") -> Features:
+    """Read shapes with their columns.
 
     The format is told by the file's content. GeoJSON is longitude and latitude unless it has a `crs` member (see
-    `vectors`); a GeoPackage has one layer of points. A CSV, with commas, semicolons or tabs, has columns x and y in
-    the given CRS.
+    `vectors`); of a GeoPackage, the one layer that can hold shapes of the kind is read. A CSV, with commas, semicolons
+    or tabs, has columns x and y.
+
+    Args:
+        path: the file.
+        kind: of shapes that are looked for; "" for any.
+
+    Raises:
+        UserError: for a file that is missing, damaged, of another format, without CRS or shapes.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    with path.open("rb") as file:
+        start = file.read(100)
+    if start.startswith(b"SQLite format 3\0"):
+        with reading(path):
+            found = _geopackage(path, kind)
+    elif start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
+        found = _geojson(path)
+    elif path.suffix.lower() in (".csv", ".txt", ".tsv"):
+        found = _csv(path)
+    else:
+        raise UserError(f"{path}: no GeoPackage, GeoJSON or CSV; save the points as one of them")
+    if not found.shapes:
+        raise UserError(f"{path}: no points in the file; give the file that was filled")
+    return found
+
+
+def read_points(path: Path, crs: str | None) -> Points:
+    """Read points with their columns, as `read_features` does.
 
     Args:
         path: the file.
@@ -133,21 +170,10 @@ def read_points(path: Path, crs: str | None) -> Points:
         UserError: for a file that is missing, damaged, of another format, without CRS or points, and for shapes that
             are no points.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
-    with path.open("rb") as file:
-        start = file.read(100)
-    if start.startswith(b"SQLite format 3\0"):
-        with reading(path):
-            shapes, columns, own = _geopackage(path)
-    elif start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
-        shapes, columns, own = _geojson(path)
-    elif path.suffix.lower() in (".csv", ".txt", ".tsv"):
-        return _csv(path)
-    else:
-        raise UserError(f"{path}: no GeoPackage, GeoJSON or CSV; save the points as one of them")
-    if not shapes:
-        raise UserError(f"{path}: no points in the file; give the file that was filled")
+    shapes, columns, own = read_features(path, "Point")
+    if own is None:
+        x, y = _coordinates(shapes)
+        return Points(x, y, columns)
     if crs is None:
         raise UserError(
             f"{path}: the map has no CRS, so points with one cannot be placed on it; give a CSV with x and y as"
@@ -155,6 +181,12 @@ def read_points(path: Path, crs: str | None) -> Points:
         )
     x, y = _placed(path, shapes, own, crs)
     return Points(x, y, columns)
+
+
+def _coordinates(shapes: Sequence[Any]) -> np.ndarray:
+    import shapely
+
+    return shapely.get_coordinates(shapes).T
 
 
 def _placed(path: Path, shapes: list[Any], own: "CRS", crs: str) -> np.ndarray:
@@ -180,7 +212,7 @@ def _placed(path: Path, shapes: list[Any], own: "CRS", crs: str) -> np.ndarray:
     return places.T
 
 
-def _geojson(path: Path) -> tuple[list[Any], dict[str, list[str]], "CRS"]:
+def _geojson(path: Path) -> Features:
     from shapely.geometry import shape
 
     content = read_json(path)
@@ -200,19 +232,22 @@ def _geojson(path: Path) -> tuple[list[Any], dict[str, list[str]], "CRS"]:
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = {name: [row.get(name) for row in rows] for name in names}
     there = [s for s in shapes if s is not None and not s.is_empty]
-    return shapes, _texts(columns, path), geojson_crs(content, there, path)
+    return Features(shapes, _texts(columns, path), geojson_crs(content, there, path))
 
 
-def _geopackage(path: Path) -> tuple[list[Any], dict[str, list[str]], "CRS"]:
+def _geopackage(path: Path, wanted: str) -> Features:
     import pyogrio
     import pyogrio.raw
     import shapely
 
     every = [(str(name), str(kind)) for name, kind in pyogrio.list_layers(path)]
-    layers = [name for name, kind in every if "Point" in kind or kind == "Unknown"]
+    layers = [
+        name for name, kind in every if kind != "None" and (wanted in kind or kind == "Unknown")
+    ]
     if len(layers) != 1:
         listed = ", ".join(f"{name} ({kind})" for name, kind in every) or "none"
-        what = "several layers of points" if layers else "no layer of points"
+        of = f" of {wanted.lower()}s" if wanted else ""
+        what = f"several layers{of}" if layers else f"no layer{of}"
         raise UserError(
             f"{path}: {what} in the file (its layers: {listed}); save the one that is meant in a file of its own"
         )
@@ -220,10 +255,12 @@ def _geopackage(path: Path) -> tuple[list[Any], dict[str, list[str]], "CRS"]:
     crs = layer_crs(meta["crs"], path)
     columns = {str(n): list(v) for n, v in zip(meta["fields"], fields, strict=True)}
     found = [None if s is None else shapely.from_wkb(s) for s in shapes]
-    return found, _texts(columns, path), crs
+    return Features(found, _texts(columns, path), crs)
 
 
-def _csv(path: Path) -> Points:
+def _csv(path: Path) -> Features:
+    import shapely
+
     try:
         text = small_file(path, LARGEST).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -252,7 +289,7 @@ def _csv(path: Path) -> Points:
                     f"{path}: row {number}: {name} is '{value}', no number; write it as 123.5"
                 )
         places.append(np.array(columns[name], float))
-    return Points(places[0], places[1], columns)
+    return Features(list(shapely.points(*places)), columns, None)
 
 
 def _is_number(text: str) -> bool:

@@ -15,6 +15,7 @@ from special_steps.core.atomic import atomic_write
 from special_steps.core.errors import UserError
 
 COLUMNS = ["id", "x", "y", "stratum", "stratum_pixels", "sample"]
+OTHER = "other"  # a reference that is none of the map's classes
 
 
 class Strata(NamedTuple):

@@ -67,7 +67,7 @@ def read_polygons(path: Path) -> tuple[list[Any], str]:
                 f"{path}: no GeoJSON, GeoPackage or shapefile (.shp); save the area as one of them"
             )
         parts = shapely.get_parts(shapely.force_2d(np.array(found, object)))
-        polygons = [p for g in parts for p in _polygonal(g, path)]
+        polygons = [p for g in parts for p in polygonal(g, path)]
     kinds = sorted({p.geom_type for p in parts})
     if not polygons:
         held = f"it holds {', '.join(kinds)}" if kinds else "it holds no shapes"
@@ -113,7 +113,7 @@ def inside(
     grid = Affine(*transform[:6])
     try:
         scene, area = CRS.from_wkt(crs), CRS.from_wkt(stated)
-        pixels = _in_pixels(polygons, area, scene, grid, shape)
+        pixels = in_pixels(polygons, area, scene, grid, shape)
     except CRSError as error:
         raise UserError(
             f"{path}: its coordinates cannot be converted to the scene's CRS ({one_line(error)}); save the"
@@ -269,7 +269,7 @@ def _read(path: Path, layer: str | None) -> tuple[list[Any], "CRS"]:
     return list(shapely.from_wkb([s for s in shapes if s])), layer_crs(meta["crs"], path)
 
 
-def _polygonal(geometry: Any, path: Path) -> list[Any]:
+def polygonal(geometry: Any, path: Path) -> list[Any]:
     """The polygons of a shape, repaired where rings cross themselves; lines and points are left out."""
     import shapely
 
@@ -280,14 +280,25 @@ def _polygonal(geometry: Any, path: Path) -> list[Any]:
         geometry = shapely.make_valid(geometry)
     parts = shapely.get_parts(geometry)
     if geometry.geom_type == "GeometryCollection":
-        return [p for part in parts for p in _polygonal(part, path)]
+        return [p for part in parts for p in polygonal(part, path)]
     return [p for p in parts if p.geom_type == "Polygon" and not p.is_empty]
 
 
-def _in_pixels(
+def in_pixels(
     polygons: list[Any], area: "CRS", scene: "CRS", grid: "Affine", shape: tuple[int, int]
 ) -> list[Any]:
-    """Polygons near the scene in its pixel coordinates (column, row), edges bent as the projection bends them."""
+    """Polygons near the scene in its pixel coordinates (column, row), edges bent as the projection bends them.
+
+    Args:
+        polygons: shapely.
+        area: their CRS.
+        scene: the scene's.
+        grid: its affine map from (x, y) index to CRS, of corners.
+        shape: y and x of the scene.
+
+    Raises:
+        CRSError: when there is no way from one CRS to the other.
+    """
     import shapely
 
     around = projected(_outline(grid, shape), scene, area)

@@ -103,7 +103,9 @@ def recognised(
         oxygen = [share for name, (share, _) in marks.items() if name.startswith("oxygen")]
         vapour = [pair for name, pair in marks.items() if not name.startswith("oxygen")]
         # air holds both: what shows one alone is reflectance badly corrected for it, or a material's own absorption
-        both = oxygen + [sum(s * d for s, d in vapour) / sum(d for _, d in vapour)][: len(vapour)]
+        both = list(oxygen)
+        if vapour:
+            both.append(sum(s * d for s, d in vapour) / sum(d for _, d in vapour))
         share = float(np.mean(both))
         seen = f"{' and '.join(marks)}: {100 * share:.0f} % of the depth that thin air makes in radiance"
         return ("radiance" if share >= SHARE else "reflectance"), seen

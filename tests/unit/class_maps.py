@@ -9,8 +9,13 @@ NAMES = ["water", "trees", "bare soil"]
 CRS = "EPSG:32633"
 
 
-def write_map(path: Path, labels: np.ndarray, names=NAMES, crs=CRS, side=10.0) -> Path:
-    """A class map whose upper left corner is (300000, 5800000), with names in its tags."""
+def write_map(
+    path: Path, labels: np.ndarray, names=NAMES, crs=CRS, side=10.0, unknown=False
+) -> Path:
+    """A class map whose upper left corner is (300000, 5800000), with names in its tags.
+
+    With `unknown`, the last of the names are the pixels without a class.
+    """
     place = {"crs": crs, "transform": rasterio.Affine(side, 0, 300000, 0, -side, 5800000)}
     with rasterio.open(
         path, "w", driver="GTiff", count=1, height=labels.shape[0], width=labels.shape[1],
@@ -18,6 +23,8 @@ def write_map(path: Path, labels: np.ndarray, names=NAMES, crs=CRS, side=10.0) -
     ) as raster:  # fmt: skip
         raster.write(labels.astype(np.uint8), 1)
         raster.update_tags(**{f"CLASS_{i}": name for i, name in enumerate(names, 1)})
+        if unknown:
+            raster.update_tags(UNKNOWN=str(len(names)))
     return path
 
 

@@ -8,7 +8,8 @@ from stores import make_prediction
 
 from special_steps.classifier import loop
 from special_steps.classifier.tiles import Scene
-from special_steps.core.store import new_store, write_array
+from special_steps.core.prediction import write_prediction
+from special_steps.core.store import UNKNOWN, new_store, open_store, read_array, write_array
 from special_steps.features import principal_components
 from special_steps.network import network
 from special_steps.refine import refine
@@ -105,6 +106,20 @@ def make_noisy_scene(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     probabilities = np.stack([first, 1 - first]).astype(np.float32)
     make_prediction(folder / "cotrain.zarr", probabilities, ["one", "two"], nodata)
     return truth, nodata
+
+
+def give_wrong_labels(folder: Path, truth: np.ndarray) -> np.ndarray:
+    """Give three pixels the other class, so that only certainty can keep it; the labels (y, x)."""
+    given = np.zeros(truth.shape, np.uint8)
+    for place in ((10, 3), (15, 8), (12, 20)):
+        given[place] = 3 - truth[place]
+    store = open_store(folder / "pseudo.zarr")
+    probabilities, nodata = read_array(store, "probabilities"), read_array(store, "nodata")
+    write_prediction(
+        folder / "pseudo.zarr", probabilities, nodata, step="test", settings={}, inputs=[],
+        class_names=["one", "two"], grid=UNKNOWN, given=given,
+    )  # fmt: skip
+    return given
 
 
 def run_warmup(folder: Path, **changed) -> None:

@@ -1,5 +1,7 @@
 """Stores that several tests need, small and filled by hand."""
 
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,16 @@ import numpy as np
 import zarr
 
 from special_steps.core.prediction import write_prediction, write_prediction_strips
-from special_steps.core.store import UNKNOWN, Grid, grid_of, new_store, read_array, write_array
+from special_steps.core.store import (
+    UNKNOWN,
+    Grid,
+    _chunk_files,
+    create_array,
+    grid_of,
+    new_store,
+    read_array,
+    write_array,
+)
 
 DIMS = {
     "reflectance": ("band", "y", "x"),
@@ -15,6 +26,7 @@ DIMS = {
     "features": ("band", "y", "x"),
     "probabilities": ("class", "y", "x"),
     "nodata": ("y", "x"),
+    "labels": ("y", "x"),
     "band": ("band",),
     "good_band": ("band",),
 }
@@ -98,6 +110,23 @@ def make_calibrated(
         grid=Grid(None, None if transform is None else tuple(transform)),
         confidence=lambda part, rows: np.full(part.shape[1:], confidence, np.float32),
     )
+    return path
+
+
+def with_confidence(prediction: Path, out: Path, confidence: np.ndarray) -> Path:
+    """A copy of a prediction that has a calibrated confidence."""
+    return add_confidence(Path(shutil.copytree(prediction, out)), confidence)
+
+
+def add_confidence(path: Path, confidence: Any) -> Path:
+    """Give a finished prediction a calibrated confidence (y, x), or one for all pixels."""
+    store = zarr.open_group(path)
+    shape = store["labels"].shape
+    create_array(store, "confidence", shape, ("y", "x"))[:] = confidence
+    store.attrs["files"] = _chunk_files(path)  # open_store counts them: what was added is told
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of consolidated metadata, which Zarr's own format lacks
+        zarr.consolidate_metadata(path)
     return path
 
 

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "special_steps"
 DOCUMENT = ROOT / "workflow" / "docs" / "ARCHITECTURE.md"
 # From the top floor down: a floor imports those below it; rooms of one floor do not import each other.
 FLOORS = [
+    ["api"],
     ["steps"],
     ["bundled_clip"],
     ["classifier", "clip", "simulated_scene"],

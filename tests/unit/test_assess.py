@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from class_maps import NAMES, some_labels, write_map
+from stores import make_store
 
 from special_steps.assess import as_classes, assess, estimate
 from special_steps.core.errors import UserError
+from special_steps.core.store import Grid
 from special_steps.io.class_map import read_class_map
 from special_steps.io.points import read_points
 from special_steps.reference_points import allocate, reference_points
@@ -372,3 +374,131 @@ def test_strata_that_are_damaged_or_elsewhere(sample, tmp_path):
         assess(*sample)
     with pytest.raises(UserError, match="no such file"):
         assess(*sample, strata=tmp_path / "none.csv")
+
+
+def test_points_on_pixels_that_were_learned_from_never_count(sample, tmp_path):
+    """Also where the map was exported on another grid than the scene's: here, rows from south to north."""
+    class_map, points = sample
+    found = read_class_map(class_map)
+    rows = read_rows(points)
+    x, y = (np.array([float(row[k]) for row in rows[:7]]) for k in "xy")
+    marked = np.zeros(found.labels.shape, np.uint8)
+    marked[found.pixels(x, y)] = 1
+    a, b, c, d, e, f = found.grid.transform
+    grid = Grid(found.grid.crs, (a, b, c, d, -e, f + e * len(marked)))
+    given = make_store(tmp_path / "labels.zarr", grid, labels=np.ascontiguousarray(marked[::-1]))
+    assess(class_map, points, given=given)
+    told = json.loads(Path("r.assessment.json").read_text())
+    assert told["interpreted"] == told["drawn"] == len(rows) - 7
+    (warning,) = told["warnings"]
+    assert "7 points lie on pixels whose label was given" in warning
+    write_rows(tmp_path / "few.csv", rows[7:])
+    assess(class_map, tmp_path / "few.csv", strata=points.with_name("r.strata.csv"))
+    less = json.loads(Path("few.assessment.json").read_text())
+    assert less["overall_accuracy"] == told["overall_accuracy"]
+    assert less["error_matrix"] == told["error_matrix"]
+
+
+# pixels of unknown class
+
+
+def test_with_unknown_pixels_by_hand():
+    """Two classes and unknown (60, 30 and 10 pixels), 10 points each; the third reference never occurs."""
+    mapped = np.repeat([0, 1, 2], 10)
+    reference = np.repeat([0, 1, 1, 0, 0, 1], [9, 1, 8, 2, 3, 7])
+    sizes = np.array([60, 30, 10])
+    found = estimate(mapped, mapped, reference, sizes, sizes, 3, True, unknown=2)
+    assert found["overall"].value[0] == pytest.approx((54 + 24) / 90)  # of the pixels with a class
+    assert found["producers"].value[0] == pytest.approx(
+        54 / (54 + 6 + 3)
+    )  # unknown ones are missed
+    assert found["share"].value[:2] == pytest.approx([0.63, 0.37]) and found["share"].high[2] == 0
+    assert (found["overall"].low < found["overall"].value < found["overall"].high).all()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_intervals_cover_with_unknown_pixels(own):
+    generator = np.random.default_rng(1)
+    true = generator.choice(3, 20_000, p=[0.3, 0.3, 0.4])
+    map_of = np.where(generator.random(true.size) < 0.1, generator.integers(0, 3, true.size), true)
+    unknown = generator.random(true.size) < np.where(map_of == true, 0.1, 0.5)
+    now = np.where(unknown, 3, map_of)
+    strata = now if own else map_of
+    sizes, pixels = np.bincount(strata), np.bincount(now)
+    truth = [np.mean((map_of == true)[~unknown]), *np.bincount(true) / true.size]
+    covered = np.zeros(4)
+    for _ in range(100):
+        drawn = np.concatenate(
+            [
+                generator.choice(np.flatnonzero(strata == s), 60, replace=False)
+                for s in range(len(sizes))
+            ]
+        )
+        found = estimate(strata[drawn], now[drawn], true[drawn], sizes, pixels, 4, own, unknown=3)
+        low, high = (
+            np.concatenate([getattr(found[k], end)[:n] for k, n in (("overall", 1), ("share", 3))])
+            for end in ("low", "high")
+        )
+        covered += (low <= truth) & (truth <= high)
+    assert covered.min() >= 88
+
+
+def with_unknown(tmp_path, labels):
+    return write_map(tmp_path / "map.tif", labels, [*NAMES, "unknown"], unknown=True)
+
+
+def test_the_loop_with_unknown_pixels(tmp_path, monkeypatch, capsys):
+    """A stratum of its own, whose points have a class or none; the overall accuracy is of what has a class."""
+    monkeypatch.chdir(tmp_path)
+    labels = some_labels()
+    labels[20:30, 3:] = 4
+    class_map = with_unknown(tmp_path, labels)
+    reference_points(class_map, out=tmp_path / "r.csv", points=100, minimum=20, doubtful=0)
+    assert "what is there: water, trees, bare soil\n" in capsys.readouterr().out
+    strata = read_rows(tmp_path / "r.strata.csv")
+    assert sum(row["stratum"] == "unknown" for row in strata) >= 20
+    rows = read_rows(tmp_path / "r.csv")
+    for row, said in zip(rows, strata, strict=True):
+        row["reference"] = "other" if said["stratum"] == "unknown" else said["stratum"]
+    write_rows(tmp_path / "r.csv", rows)
+    assess(class_map, tmp_path / "r.csv")
+    found = json.loads(Path("r.assessment.json").read_text())
+    assert [c["class"] for c in found["classes"]] == [*NAMES, "unknown", "other"]
+    assert found["overall_accuracy"]["value"] == 1 and found["coverage"] == pytest.approx(0.75)
+    unknown, other = found["classes"][3:]
+    assert unknown["map_area"] == other["area"]["value"] == 100 * 10 * 57
+    assert unknown["users_accuracy"]["value"] is None and unknown["area"]["value"] is None
+    assert "of the 75.0% of the map that has a class" in capsys.readouterr().out
+    rows[0]["reference"] = "unknown"
+    write_rows(tmp_path / "r.csv", rows)
+    with pytest.raises(UserError, match=r"'unknown' \(point 1\).*nothing where you cannot tell"):
+        assess(class_map, tmp_path / "r.csv")
+
+
+def test_unknown_without_points_leaves_the_overall_accuracy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    labels = some_labels()
+    labels[20:30, 3:] = 4
+    class_map = with_unknown(tmp_path, labels)
+    reference_points(class_map, out=tmp_path / "r.csv", points=100, minimum=20)
+    rows, strata = read_rows(tmp_path / "r.csv"), read_rows(tmp_path / "r.strata.csv")
+    for row, said in zip(rows, strata, strict=True):
+        row["reference"] = "" if said["stratum"] == "unknown" else said["stratum"]
+    found, told = warnings_of((class_map, tmp_path / "r.csv"), rows)
+    assert "fewer than 2 points with a reference where the map is 'unknown'" in told
+    assert found["overall_accuracy"]["value"] == 1
+    assert found["classes"][0]["area"]["value"] is None
+
+
+def test_a_map_that_is_unknown_everywhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    labels = np.where(some_labels() > 0, 4, 0)
+    class_map = with_unknown(tmp_path, labels)
+    reference_points(class_map, out=tmp_path / "r.csv", points=30, minimum=20)
+    rows = read_rows(tmp_path / "r.csv")
+    for i, row in enumerate(rows):
+        row["reference"] = NAMES[i % 3]
+    found, _ = warnings_of((class_map, tmp_path / "r.csv"), rows)
+    assert found["coverage"] == 0 and found["overall_accuracy"]["value"] is None
+    assert found["classes"][0]["area"]["value"] == pytest.approx(100 * 40 * 57 / 3)
+    assert "of the 0.0% of the map" in capsys.readouterr().out

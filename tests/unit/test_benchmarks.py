@@ -22,6 +22,7 @@ compiled = pytest.mark.skipif(not build.available("scan"), reason="needs a C++ c
     [
         pytest.param("scan", ["500"], "x the floor", marks=compiled),
         ("training", ["16", "12", "8", "--repeats", "1"], "peak memory"),
+        ("outputs", ["40", "60", "9"], "s of cores"),
         ("dense_clip", ["--help"], "turns that count"),  # a whole run takes minutes
     ],
 )

@@ -32,6 +32,7 @@ def settings(folder: Path, name: str = "one") -> dict:
         "cube": CUBE | cube,
         "ground_truth": GROUND_TRUTH | {"path": str(folder / "gt.npy"), "labels": LABEL_OF},
         "class_names": NAMES,
+        "like": None,
     }
 
 
@@ -73,6 +74,17 @@ def test_mistakes_of_all_scenes_are_told(tmp_path):
     words = ["2 x 3 pixels", "gt.npy: no such file", "wavelengths", "cannot be read", "labels 1, 2"]
     for line, name, word in zip(told, ["a", "b", "c", "d", "f"], words, strict=True):
         assert line.startswith(f"scenes.{name}: ") and word in line
+
+
+def test_bands_that_another_scenes_model_needs_are_compared(tmp_path):
+    scenes = [settings(tmp_path / name, name) for name in ("a", "b")]
+    scenes[1]["like"] = "a"
+    assert check(tmp_path, *scenes) == []
+    scenes[1]["cube"] = scenes[1]["cube"] | {"wavelengths": {"first": 400, "last": 700}}
+    (told,) = check(tmp_path, *scenes)
+    assert "scenes.b: no good bands around 775 nm" in told and "[[775, 900]]" in told
+    (tmp_path / "a/scene.mat").unlink()
+    assert check(tmp_path, *scenes) == []
 
 
 def test_a_scene_that_is_not_there_yet_is_waited_for(tmp_path):
@@ -118,3 +130,12 @@ def test_command_line(tmp_path):
     assert wrong.returncode == 1 and "Trace" not in wrong.stderr
     assert "labels 3, 5" in errors[0] and "labels 3, 6" in errors[1] and len(errors) == 2
     assert "warning: " in wrong.stderr and "4 ('water') of ground_truth.labels" in wrong.stderr
+
+
+def test_labels_that_people_give_are_checked_first(tmp_path):
+    right = settings(tmp_path)
+    (tmp_path / "mine.csv").write_text("x,y,class\n1.5,-0.5,tree\n")
+    assert check(tmp_path, right | {"labels": str(tmp_path / "mine.csv")}) == []
+    (tmp_path / "mine.csv").write_text("x,y,class\n1.5,-0.5,tre\n")
+    (told,) = check(tmp_path, right | {"labels": str(tmp_path / "mine.csv")})
+    assert "mine.csv" in told and "did you mean 'tree'" in told

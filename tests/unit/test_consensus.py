@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from stores import make_calibrated, make_prediction, one_hot
 
-from special_steps.consensus import averaged, consensus
+from special_steps.consensus import consensus
 from special_steps.core.calibration import Known, confidence, known_of
 from special_steps.core.errors import UserError
+from special_steps.core.prediction import averaged
 from special_steps.core.store import class_names, grid_of, open_store
 
 CLASSES = ["water", "trees", "roof"]

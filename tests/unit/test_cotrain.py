@@ -7,10 +7,12 @@ import pytest
 from stores import make_prediction, make_store
 
 from special_steps import cotrain as module
+from special_steps.classifier.learned import predict
 from special_steps.core.calibration import known_of
 from special_steps.core.errors import UserError
-from special_steps.core.store import class_names, open_store, read_array
-from special_steps.cotrain import cotrain, cotrained, predict
+from special_steps.core.prediction import given_labels, write_prediction
+from special_steps.core.store import UNKNOWN, class_names, open_store, read_array
+from special_steps.cotrain import cotrain, cotrained
 
 
 def scene(pixels=3000, bands=40, classes=3, wrong=0.3, seed=0):
@@ -58,7 +60,7 @@ def test_it_has_no_randomness_and_leaves_its_input_alone():
 def test_what_was_learned_says_the_same_of_the_same_pixels():
     spectra, probabilities, _ = scene()
     learned = cotrained(spectra, probabilities)
-    parts = [predict(learned, part) for part in np.array_split(spectra, 7)]
+    parts = [predict(learned.learned, part) for part in np.array_split(spectra, 7)]
     np.testing.assert_allclose(np.concatenate(parts, 1), learned.probabilities, atol=1e-5)
 
 
@@ -140,7 +142,14 @@ def stores(tmp_path):
 def test_the_step_writes_a_prediction_and_a_diagnosis(stores, tmp_path):
     features, pseudo, nodata, truth = stores
     out, diagnosis = tmp_path / "out.zarr", tmp_path / "diagnosis.json"
-    cotrain(features=features, pseudo=pseudo, out=out, diagnosis=diagnosis)
+    model = tmp_path / "model.safetensors"
+    cotrain(
+        features=features,
+        pseudo=pseudo,
+        out=out,
+        model=model,
+        diagnosis=diagnosis,
+    )
     store = open_store(out, probabilities=("class", "y", "x"), margin=("y", "x"))
     labels = read_array(store, "labels")
     assert (labels[~nodata] == truth[~nodata] + 1).mean() > 0.98
@@ -169,7 +178,13 @@ def test_the_step_says_how_sure_it_is(stores, tmp_path):
             witnesses=witnesses,
         )
         out = tmp_path / f"{name}.zarr"
-        cotrain(features=features, pseudo=labelled, out=out, diagnosis=tmp_path / "d.json")
+        cotrain(
+            features=features,
+            pseudo=labelled,
+            out=out,
+            model=tmp_path / "m",
+            diagnosis=tmp_path / "d.json",
+        )
         store = open_store(out, confidence=("y", "x"))
         assert known_of(store).witnesses == (1 if both is None else 2)
         found[name] = confidence = read_array(store, "confidence")
@@ -186,7 +201,13 @@ def test_a_bounded_sample_of_a_large_scene_says_nearly_the_same(stores, tmp_path
     for name, sample in (("all", 10**9), ("part", 1500)):
         monkeypatch.setattr(module, "SAMPLE", sample)
         out = tmp_path / f"{name}.zarr"
-        cotrain(features=features, pseudo=pseudo, out=out, diagnosis=tmp_path / "d.json")
+        cotrain(
+            features=features,
+            pseudo=pseudo,
+            out=out,
+            model=tmp_path / "m",
+            diagnosis=tmp_path / "d.json",
+        )
         labels.append(read_array(open_store(out), "labels"))
     assert (labels[0] == labels[1]).mean() > 0.99
 
@@ -208,7 +229,13 @@ def test_labels_that_say_nothing_are_told(stores, tmp_path, caplog, probabilitie
         tmp_path / "other.zarr", probabilities.astype("f4"), ["a", "b", "c"], nodata
     )
     diagnosis = tmp_path / "d.json"
-    cotrain(features=features, pseudo=pseudo, out=tmp_path / "out.zarr", diagnosis=diagnosis)
+    cotrain(
+        features=features,
+        pseudo=pseudo,
+        out=tmp_path / "out.zarr",
+        model=tmp_path / "m",
+        diagnosis=diagnosis,
+    )
     assert any(warning in told for told in json.loads(diagnosis.read_text())["warnings"])
     assert warning in caplog.text
 
@@ -228,5 +255,49 @@ def test_a_scene_without_data_is_an_error(tmp_path):
     features = make_store(tmp_path / "f.zarr", nodata=nodata, features=np.zeros((3, 4, 5), "f4"))
     pseudo = make_prediction(tmp_path / "p.zarr", np.ones((1, 4, 5), "f4"), ["a"], nodata)
     with pytest.raises(UserError, match="no pixel has data"):
-        cotrain(features=features, pseudo=pseudo, out=tmp_path / "o", diagnosis=tmp_path / "d")
+        cotrain(
+            features=features,
+            pseudo=pseudo,
+            out=tmp_path / "o",
+            model=tmp_path / "m",
+            diagnosis=tmp_path / "d",
+        )
     assert not (tmp_path / "o").exists()
+
+
+# --- labels that people give ----------------------------------------------------------------------
+
+
+def test_given_labels_are_learned_and_never_overruled(tmp_path, monkeypatch):
+    """Five pixels of a class that no other pseudo-label names; also where only some pixels are learned from."""
+    spectra, probabilities, truth = scene(pixels=1200, wrong=0.1)
+    probabilities[2] = 1e-6
+    marked = np.flatnonzero(truth == 2)[::40][:5]
+    given = np.zeros(1200, np.uint8)
+    given[marked] = 3
+    given[0] = (truth[0] + 1) % 3 + 1  # what the spectra say is another class
+    features = make_store(
+        tmp_path / "f.zarr",
+        features=spectra.T.reshape(-1, 30, 40),
+        nodata=np.zeros((30, 40), bool),
+    )
+    pseudo = tmp_path / "p.zarr"
+    write_prediction(
+        pseudo, probabilities.reshape(3, 30, 40), np.zeros((30, 40), bool), step="fuse",
+        settings={"informed": True}, inputs=[], class_names=["a", "b", "c"], grid=UNKNOWN,
+        given=given.reshape(30, 40),
+    )  # fmt: skip
+    for most in (100_000, 700):
+        monkeypatch.setattr(module, "SAMPLE", most)
+        cotrain(
+            features=features,
+            pseudo=pseudo,
+            out=tmp_path / "c.zarr",
+            model=tmp_path / "m",
+            diagnosis=tmp_path / "d",
+        )
+        store = open_store(tmp_path / "c.zarr")
+        labels = read_array(store, "labels").ravel()
+        assert (labels[given > 0] == given[given > 0]).all()
+        assert (labels == 3)[truth == 2].mean() > 0.9
+        np.testing.assert_array_equal(given_labels(store).ravel(), given)

@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from stores import make_prediction, one_hot
+from stores import add_confidence, make_prediction, make_store, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.core.store import new_store, write_array, write_names
-from special_steps.evaluate import evaluate, scores, trust
+from special_steps.evaluate import evaluate, kept, scores, trust
 
 NAMES = ["a", "b", "c"]
 KEYS = {  # scikit-learn's names
@@ -23,6 +23,8 @@ SETTINGS = {
     "unlabelled": [0],
     "colours": False,
     "align": False,
+    "given": None,
+    "reject": None,
 }
 
 
@@ -183,10 +185,31 @@ def files_of(tmp_path, truth, predicted, names=NAMES, nodata=None):
 
 def test_the_options_are_those_of_the_rule():
     wanted = (
-        "prediction ground_truth variable axes shape labels unlabelled colours align map_id metrics"
+        "prediction ground_truth variable axes shape labels unlabelled colours align given map_id reject metrics"
         " class_scores confusion_matrix"
     )
     assert set(inspect.signature(evaluate).parameters) == set(wanted.split())
+
+
+def test_how_right_the_rest_is_where_unsure_pixels_are_unknown(tmp_path):
+    truth = np.array([[1, 1, 2, 2, 3, 0]])
+    predicted = np.array([[1, 2, 2, 2, 1, 3]])
+    sure = np.array([[0.9, 0.2, 0.5, 0.4, 0.7, 1.0]], "f4")
+    prediction, file = files_of(tmp_path, truth, predicted)
+    labels = {"a": 1, "b": 2, "c": 3}
+    without = json.loads(run(tmp_path, prediction, file, labels=labels, reject=0.5)[0])
+    assert "kept" not in without  # a margin is no probability
+    add_confidence(prediction, sure)
+    found = json.loads(run(tmp_path, prediction, file, labels=labels, reject=0.5)[0])
+    assert found["kept"] == {"reject": 0.5, "share": 0.6, "oa": pytest.approx(2 / 3)}
+    assert found["oa"] == pytest.approx(0.6)  # of all pixels, as ever
+    assert "kept" not in json.loads(run(tmp_path, prediction, file, labels=labels)[0])
+
+
+def test_nothing_is_kept():
+    one = np.ones((2, 2), "u1")
+    found = kept(one, one, np.full((2, 2), 0.3, "f4"), 0.5)
+    assert found == {"reject": 0.5, "share": 0.0, "oa": None}
 
 
 def test_labels_are_matched_by_name_not_by_order(tmp_path):
@@ -269,6 +292,18 @@ def test_masked_pixels_of_the_scene_are_not_counted(tmp_path):
     found = json.loads(run(tmp_path, *files, labels={"a": 1, "b": 2})[0])
     assert found["pixels"] == 2
     assert found["oa"] == 0.5
+
+
+def test_pixels_that_were_learned_from_never_evaluate(tmp_path):
+    """The one that is right by its given label and one that no truth speaks of; what is left is wrong by half."""
+    files = files_of(tmp_path, np.array([[1, 2, 2, 0]]), np.array([[1, 2, 1, 1]]))
+    given = make_store(tmp_path / "labels.zarr", labels=np.array([[1, 0, 0, 1]], np.uint8))
+    found = json.loads(run(tmp_path, *files, labels={"a": 1, "b": 2}, given=given)[0])
+    assert found["learned_from"] == 1
+    assert found["pixels"] == 2
+    assert found["oa"] == 0.5
+    without = json.loads(run(tmp_path, *files, labels={"a": 1, "b": 2})[0])
+    assert without["pixels"] == 3 and "learned_from" not in without
 
 
 # --- real maps ------------------------------------------------------------------------------------

@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-import zarr
 from defaults import INGEST
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 from rasterio.crs import CRS
-from stores import make_prediction, make_rgb, make_store, one_hot
+from stores import add_confidence, make_prediction, make_rgb, make_store, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.core.palette import class_colours
-from special_steps.core.store import _chunk_files, create_array
 from special_steps.export import as_bytes, export, map_figure
 from special_steps.ingest import ingest
+from special_steps.io.class_map import read_class_map
 from special_steps.rgb import rgb
 
 UTM = CRS.from_epsg(32633).to_wkt()
@@ -49,7 +48,7 @@ def files_of(out):
     }
 
 
-SETTINGS = {"colours": {}, "networks": None, "north_up": None}
+SETTINGS = {"colours": {}, "networks": None, "reject": None, "north_up": None}
 FILES = {"map.tif", "map.tif.aux.xml", "map.qml", "confidence.tif", "probabilities.tif", "map.png"}
 RASTERS = ["map.tif", "confidence.tif", "probabilities.tif"]
 
@@ -63,6 +62,7 @@ def exported(
     transform=AFFINE,
     image=None,
     probabilities=None,
+    confidence=None,
     **settings,
 ):
     labels = np.asarray(labels)
@@ -72,6 +72,8 @@ def exported(
     prediction = make_prediction(
         tmp_path / "final.zarr", probabilities, names, nodata, crs, transform
     )
+    if confidence is not None:
+        add_confidence(prediction, confidence)
     out = tmp_path / "out"
     export(
         prediction=prediction,
@@ -188,20 +190,7 @@ def test_turned_probabilities_are_those_of_the_turned_map(tmp_path):
 
 
 def test_calibrated_confidence_comes_before_the_margin(tmp_path):
-    exported(tmp_path, LABELS, nodata=MASK)
-    store = zarr.open_group(tmp_path / "final.zarr")
-    create_array(store, "confidence", LABELS.shape, ("y", "x"))[:] = 0.77
-    # open_store counts files: what was added is told
-    store.attrs["files"] = _chunk_files(tmp_path / "final.zarr")
-    with pytest.warns(UserWarning, match="Consolidated metadata"):
-        zarr.consolidate_metadata(tmp_path / "final.zarr")
-    out = tmp_path / "out"
-    export(
-        prediction=tmp_path / "final.zarr",
-        rgb=tmp_path / "rgb.zarr",
-        **files_of(out),
-        **SETTINGS,
-    )
+    out = exported(tmp_path, LABELS, nodata=MASK, confidence=0.77)
     with rasterio.open(out / "confidence.tif") as raster:
         np.testing.assert_allclose(raster.read(1)[~MASK], 0.77, atol=1e-6)
         assert np.isnan(raster.read(1)[MASK]).all()
@@ -225,6 +214,67 @@ def test_one_network_has_none_to_disagree_with(tmp_path, caplog, networks, said)
         warnings
         == ["no map of disagreement: one network only; seeds: [0, 1, 2] trains three"] * said
     )
+
+
+# --- unknown --------------------------------------------------------------------------------------
+
+CONFIDENCE = np.linspace(0, 1, LABELS.size, dtype="f4").reshape(LABELS.shape)
+
+
+def test_pixels_of_low_confidence_are_unknown(tmp_path):
+    """In the map, its palette and legends; confidence and probabilities are those of all pixels."""
+    limit = float(CONFIDENCE[12, 0])  # a pixel of just this confidence keeps its class
+    plain = exported(tmp_path / "a", LABELS, nodata=MASK, confidence=CONFIDENCE)
+    out = exported(tmp_path / "b", LABELS, nodata=MASK, confidence=CONFIDENCE, reject=limit)
+    wanted = np.where(limit > CONFIDENCE, 4, LABELS)
+    wanted[MASK] = 0
+    with rasterio.open(out / "map.tif") as raster:
+        np.testing.assert_array_equal(raster.read(1), wanted)
+        assert raster.nodata == 0
+        tags, grey = raster.tags(), raster.colormap(1)[4]
+        assert [tags[f"CLASS_{i}"] for i in (1, 2, 3, 4)] == [*NAMES, "unknown"]
+        assert tags["UNKNOWN"] == "4" and len(set(grey[:3])) == 1 and grey[3] == 255
+        rasterio.shutil.copy(raster, out / "copy.vrt", driver="VRT")
+    names = re.findall(r"<Category>(.*?)</Category>", (out / "copy.vrt").read_text())
+    assert names == ["no data", *NAMES, "unknown"]
+    assert 'value="4" color="#bdbdbd" alpha="255" label="unknown"' in (out / "map.qml").read_text()
+    for name in ("confidence.tif", "probabilities.tif"):
+        with rasterio.open(out / name) as a, rasterio.open(plain / name) as b:
+            np.testing.assert_array_equal(a.read(), b.read())
+            assert a.descriptions == b.descriptions
+    picture = np.asarray(Image.open(out / "map.png").convert("RGB"))
+    assert (picture == [189, 189, 189]).all(-1).sum() > 1000
+    found = read_class_map(out / "map.tif")
+    assert found.unknown and found.names == [*NAMES, "unknown"] and found.classes == NAMES
+    np.testing.assert_array_equal(found.labels, wanted)
+
+
+def test_a_class_of_that_name_is_a_class_where_nothing_is_rejected(tmp_path):
+    out = exported(tmp_path, LABELS, ["water", "trees", "unknown"])
+    found = read_class_map(out / "map.tif")
+    assert not found.unknown and found.classes == ["water", "trees", "unknown"]
+
+
+def test_all_is_unknown(tmp_path, caplog):
+    out = exported(tmp_path, LABELS, nodata=MASK, confidence=0.4, reject=0.9)
+    with rasterio.open(out / "map.tif") as raster:
+        np.testing.assert_array_equal(raster.read(1), np.where(MASK, 0, 4))
+    (said,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "all of the map is 'unknown'" in said and "0.9" in said and "0.400" in said
+    assert {p.name for p in out.iterdir()} == FILES
+
+
+def test_a_margin_rejects_nothing(tmp_path):
+    """It is no probability of being right."""
+    with pytest.raises(UserError, match=r"reject 0\.5 needs a calibrated confidence"):
+        exported(tmp_path, LABELS, reject=0.5)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_is_turned_with_the_map(tmp_path):
+    out = exported(tmp_path, LABELS, transform=list(placed(90))[:6], confidence=CONFIDENCE, reject=0.5)  # fmt: skip
+    with rasterio.open(out / "map.tif") as a, rasterio.open(out / "confidence.tif") as b:
+        np.testing.assert_array_equal(a.read(1) == 4, b.read(1) < 0.5)
 
 
 # --- north up -------------------------------------------------------------------------------------

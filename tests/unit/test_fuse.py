@@ -10,8 +10,16 @@ import rasterio
 from stores import make_prediction, make_rgb, make_store, one_hot
 
 from special_steps.core.errors import UserError
-from special_steps.core.store import Grid, class_names, grid_of, open_store
-from special_steps.fuse import both_labels, compared, fused, joined
+from special_steps.core.prediction import given_labels
+from special_steps.core.store import (
+    Grid,
+    class_names,
+    grid_of,
+    new_store,
+    open_store,
+    write_array,
+)
+from special_steps.fuse import changed, compared, fused, joined
 from special_steps.fuse import fuse as step
 
 NAMES = ["soil", "tree", "water"]
@@ -19,11 +27,17 @@ HERE = np.zeros((4, 5), bool)  # no pixel without data
 
 
 def fuse(
-    *, out: Path, evidence: tuple[Path, ...] = (), features: Path | None = None, **given
+    *,
+    out: Path,
+    evidence: tuple[Path, ...] = (),
+    features: Path | None = None,
+    labels: tuple[Path, ...] = (),
+    **given,
 ) -> dict:
     """Run the step, and return what it says of the witnesses."""
     step(
         evidence=list(evidence),
+        given=list(labels),
         features=features,
         out=out,
         witnesses=out.with_suffix(".json"),
@@ -294,14 +308,6 @@ def test_classes_without_spectra_contradict_nobody():
     assert compared(PAIRS, NAMES, [False] * 3, "CLIP")["agreement"] is None
 
 
-def test_the_labels_of_both_witnesses_by_hand():
-    """The library has no spectra of the third class: what CLIP calls so it doesn't contradict."""
-    clip, library = (one_hot(np.array([row]), 3) for row in ([1, 2, 3], [1, 1, 2]))
-    found = both_labels(clip, library, [True, True, False])
-    assert found.tolist() == [[[1, 2, 3]], [[1, 1, 3]]]
-    assert found.dtype == np.uint8
-
-
 def test_a_class_of_a_few_pixels_is_not_worth_a_sentence():
     pairs = np.array([[1000, 0], [5, 0]])
     assert compared(pairs, NAMES[:2], [True] * 2, "CLIP")["warnings"] == []
@@ -380,3 +386,65 @@ def test_nothing_is_written_when_a_map_does_not_fit(tmp_path):
     with pytest.raises(UserError):
         fuse(maps=[tmp_path / "a.npz"], rgb=rgb, out=tmp_path / "p.zarr", class_names=NAMES)
     assert {p.name for p in tmp_path.iterdir()} == {"a.npz", "rgb.zarr"}
+
+
+# --- labels that people give ------------------------------------------------------------------------
+
+
+def clicked(folder: Path, pixels: dict[tuple[int, int], int], shape: tuple[int, int]) -> Path:
+    labels = np.zeros(shape, np.uint8)
+    for place, label in pixels.items():
+        labels[place] = label
+    with new_store(folder / "labels.zarr", step="labels", settings={}, inputs=[]) as group:
+        write_array(group, "labels", labels, ("y", "x"))
+        group.attrs["warnings"] = ["mine.gpkg: 1 of 6 shapes lie outside of the scene"]
+    return folder / "labels.zarr"
+
+
+def test_given_labels_are_certain_and_bring_back_a_class(tmp_path):
+    """Water is never found; five of its pixels are given, in a scene of several rows of tiles."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(3, size=(300, 12))
+    spectra = rng.random((3, 20))[truth] + 0.02 * rng.standard_normal((*truth.shape, 20))
+    nodata = np.zeros(truth.shape, bool)
+    nodata[5:7] = True
+    features = make_store(
+        tmp_path / "f.zarr",
+        features=spectra.transpose(2, 0, 1).clip(0, 1).astype("f4"),
+        nodata=nodata,
+    )
+    clip = 0.7 * np.eye(3, dtype="f4")[np.where(truth == 2, 0, truth)].transpose(2, 0, 1) + 0.1
+    clip[2] = 1e-6
+    places = list(zip(*np.nonzero((truth == 2) & ~nodata), strict=True))[::150][:5]
+    labels = clicked(tmp_path, dict.fromkeys(places, 3), truth.shape)
+    told = fuse(
+        maps=[make_store(tmp_path / "s.zarr", probabilities=clip.astype("f4"))],
+        labels=(labels, features),
+        rgb=make_rgb(tmp_path / "rgb.zarr", nodata),
+        out=tmp_path / "p.zarr",
+        class_names=NAMES,
+    )
+    found, best, margin = result(tmp_path / "p.zarr")
+    assert (best == truth + 1)[~nodata].mean() > 0.95
+    for place in places:
+        assert found[:, *place].tolist() == [0, 0, 1] and margin[place] == 1
+    given = given_labels(open_store(tmp_path / "p.zarr"))
+    assert given is not None and (given > 0).sum() == 5
+    after = int((best == 3).sum())
+    assert told["given"] == [{"class": "water", "given": 5, "before": 0, "after": after}]
+    (note,) = told["notes"]
+    assert (
+        note
+        == f"labels of 5 pixels of 1 class were given: 'water' had no pseudo-label and now has {after:,}"
+    )
+    assert "1 of 6 shapes lie outside" in told["warnings"][0]
+    inputs = open_store(tmp_path / "p.zarr").attrs["provenance"]["inputs"]
+    assert {str(labels), str(features)} <= set(inputs)
+
+
+def test_what_changed_in_words():
+    told = changed(np.array([10, 0, 5]), np.array([8, 2000, 5]), np.array([3, 1, 0]), NAMES)
+    assert told["notes"] == [
+        "labels of 4 pixels of 2 classes were given: 'soil' had 10 pseudo-labels and now has 8; 'tree' had no"
+        " pseudo-label and now has 2,000"
+    ]

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_training import make_noisy_scene, run_network
+from small_training import give_wrong_labels, make_noisy_scene, run_network
 from stores import make_prediction, one_hot
 
 from special_steps.classifier.mambahsi import MambaHSI
 from special_steps.classifier.sampling import class_balanced_sampler, random_pixels
 from special_steps.core.errors import UserError
+from special_steps.core.prediction import given_labels
 from special_steps.core.store import class_names, open_store
 from special_steps.network import agreement_losses
 
@@ -113,3 +114,14 @@ def test_pixels_of_one_class_only(scene, share):
     make_prediction(folder / "pseudo.zarr", flat[::-1], ["one", "two"], nodata)
     run_network(folder, iterations=3)
     assert np.isfinite(open_store(folder / "network.zarr")["probabilities"][:]).all()
+
+
+def test_given_labels_are_never_overruled(scene):
+    """By co-training neither, which calls these pixels otherwise."""
+    folder, truth, _ = scene
+    given = give_wrong_labels(folder, truth)
+    run_network(folder)
+    store = open_store(folder / "network.zarr")
+    assert (store["labels"][:] == given)[given > 0].all()
+    assert (store["labels"][:] == truth)[(given == 0) & (store["labels"][:] > 0)].mean() > 0.9
+    np.testing.assert_array_equal(given_labels(store), given)

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-import zarr
 from browser import Browser
-from stores import make_cube, make_prediction, make_rgb
+from stores import make_cube, make_prediction, make_rgb, with_confidence
 
 from special_steps import page as module
 from special_steps.core.errors import UserError
-from special_steps.core.store import open_store, write_array
+from special_steps.core.store import Grid, open_store
+from special_steps.io.class_spectra import write_class_spectra
 from special_steps.page import (
     area_text,
+    directions,
     middles,
     page,
     quantised,
@@ -30,6 +31,7 @@ from special_steps.page import (
     share_text,
     thinning,
 )
+from special_steps.spectra import class_spectra
 
 UTM = (
     'PROJCS["WGS 84 / UTM zone 33N",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563]],'
@@ -41,6 +43,14 @@ NAMES = ["water", "trees & <shrubs>", "bare soil"]
 COLOURS = {"water": "#0000ff", "trees & <shrubs>": "#00ff00", "bare soil": "#ff8000"}
 RGB = [(0, 0, 255), (0, 255, 0), (255, 128, 0)]
 CONFIG = {"scenes": {"lake": {"classes": NAMES, "cube": {"path": "lake </script> Ä.img"}}}}
+
+
+def write_spectra(
+    folder: Path, names: list[str], prediction: str = "map.zarr", reject: float | None = None
+) -> None:
+    """The table that spectra writes."""
+    cube, predicted = open_store(folder / "cube.zarr"), open_store(folder / prediction)
+    write_class_spectra(folder / "spectra.csv", names, class_spectra(cube, predicted, reject))
 
 
 class Scene:
@@ -67,6 +77,7 @@ class Scene:
         for seed in range(seeds):  # the second one calls all soil water
             votes = chances if seed == 0 else chances[[2, 1, 0]]
             make_prediction(folder / f"seed-{seed}.zarr", votes, NAMES, self.nodata)
+        write_spectra(folder, NAMES)
         self.folder, self.seeds = folder, [folder / f"seed-{seed}.zarr" for seed in range(seeds)]
 
     def write(self, out: str = "index.html", **others: Any) -> str:
@@ -76,6 +87,7 @@ class Scene:
             "prediction": self.folder / "map.zarr",
             "seeds": self.seeds,
             "map_id": {"scene": "lake", "run": "hsi", "stage": "consensus", "seed": None},
+            "spectra": self.folder / "spectra.csv",
             "evidence": [],
             "told": [],
             "metrics": [],
@@ -83,6 +95,7 @@ class Scene:
             "tables": {},
             "config": CONFIG,
             "colours": COLOURS,
+            "reject": None,
             "out": self.folder / out,
         }
         page(**options | others)
@@ -170,14 +183,15 @@ def test_layers_equal_a_plain_computation(tmp_path, monkeypatch, most):
     monkeypatch.setattr(module, "PIXELS", most)
     stores = [open_store(path) for path in scene.seeds]
     found = read_layers(
-        open_store(tmp_path / "rgb.zarr"), open_store(tmp_path / "map.zarr"), stores
+        open_store(tmp_path / "rgb.zarr"), open_store(tmp_path / "map.zarr"), stores, None
     )
     step = found.step
     ys, xs = middles(300, step), middles(280, step)
     np.testing.assert_array_equal(found.labels, scene.labels[np.ix_(ys, xs)])
     np.testing.assert_array_equal(found.confidence, np.where(found.labels, 70, 0))
     np.testing.assert_array_equal(found.disagreement, np.where(found.labels % 2, 50, 0))
-    np.testing.assert_array_equal(found.pixels.sum(0), np.bincount(scene.labels.ravel()))
+    counts = np.bincount(scene.labels.ravel(), minlength=5)
+    np.testing.assert_array_equal(found.pixels.sum(0), counts)
     valid = ~scene.nodata
     for y, x in [(0, 0), (3, 4), (len(ys) - 1, len(xs) - 1)]:
         block = (slice(y * step, y * step + step), slice(x * step, x * step + step))
@@ -189,24 +203,12 @@ def test_layers_equal_a_plain_computation(tmp_path, monkeypatch, most):
 def test_spectra_equal_a_plain_computation(tmp_path, monkeypatch):
     scene = Scene(tmp_path, 300, 280)
     monkeypatch.setattr(module, "SPECTRA", 20_000)
-    counts = np.bincount(scene.labels.ravel(), minlength=4)[1:]
-    cube, prediction = open_store(tmp_path / "cube.zarr"), open_store(tmp_path / "map.zarr")
-    found = read_spectra(cube, prediction, counts)
+    found = read_spectra(open_store(tmp_path / "cube.zarr"), open_store(tmp_path / "map.zarr"))
     assert len(found.values) * (5 + 3 + 16) <= 20_000
     good = [0, 1, 2, 4, 5]
     np.testing.assert_array_equal(found.values, scene.cube[good][:, found.rows, found.columns].T)
     assert not scene.nodata[found.rows, found.columns].any()
     assert found.probabilities.max(1) == pytest.approx(0.8)
-    for k in range(3):
-        pixels = scene.cube[good][:, scene.labels == k + 1]
-        np.testing.assert_allclose(found.mean[k], pixels.mean(1), rtol=1e-4)
-        np.testing.assert_allclose(found.spread[k], pixels.std(1), rtol=1e-2)
-
-
-def test_a_class_without_a_pixel_has_no_mean(scene):
-    cube, prediction = (open_store(scene.folder / f"{n}.zarr") for n in ("cube", "map"))
-    found = read_spectra(cube, prediction, np.array([0, 1800, 1800]))
-    assert np.isnan(found.mean[0]).all() or np.isinf(found.mean[0]).all()
 
 
 def test_quantised_spectra_are_right_to_a_512th_of_their_range():
@@ -294,6 +296,13 @@ def test_warnings_are_said_once_with_the_scene(scene):
     assert "There are 2 things to know first" in page.said
 
 
+def test_what_given_labels_changed_is_no_warning(scene):
+    told = scene.file("witnesses.json", {"warnings": [], "notes": ["labels of 5 pixels: <roof>"]})
+    page = Text(scene.write(told=[told]))
+    assert "Notes" in page.said and "Labels of 5 pixels: <roof>." in page.said
+    assert 'href="#warnings"' not in scene.write(told=[told])
+
+
 def test_without_warnings_none_is_promised(scene):
     assert 'href="#warnings"' not in scene.write()
 
@@ -345,20 +354,24 @@ def test_reference_points_come_with_their_intervals(scene):
     said = Text(scene.write(assessment=[scene.file("assessment.json", found)])).said
     assert "overall accuracy 0.850 (0.830 to 0.870); 27 of 30 points" in said
     assert "trees & <shrubs>0.900 (0.880 to 0.920)0.800 (0.780 to 0.820)" in said
-    assert "Few points." in said and "nothing here says" not in said
+    assert "Few points." in said and "nothing here proves" not in said
 
 
 def test_without_ground_truth_it_says_what_confidence_is_not(scene):
     said = Text(scene.write()).said
-    assert "nothing here says how right the map is" in said
+    assert "nothing here proves how right the map is" in said
+    assert "how clearly one class won" in said
 
 
 def test_confidence_that_is_calibrated_is_called_so(scene):
-    assert "far the most probable class is ahead" in scene.write()
-    group = zarr.open_group(scene.folder / "map.zarr", mode="r+", use_consolidated=False)
-    write_array(group, "confidence", np.full(scene.labels.shape, 0.9, "f4"), ("y", "x"))
-    found = read_layers(open_store(scene.folder / "rgb.zarr"), group, [])
-    assert found.calibrated and set(found.confidence.ravel()) == {90}
+    text = scene.write()
+    assert "far the most probable class is ahead" in text and "It is not calibrated" in text
+    sure = np.full(scene.labels.shape, 0.9)
+    path = with_confidence(scene.folder / "map.zarr", scene.folder / "sure.zarr", sure)
+    text = scene.write(prediction=path)
+    assert set(unpacked(data_of(text)["maps"]["confidence"], "u1")) == {90}
+    assert "calibrated without ground truth" in text
+    assert "Confidence is the run&#x27;s own estimate" in text
 
 
 def evidence(scene: Scene) -> list[Path]:
@@ -386,6 +399,117 @@ def test_spectra_beside_words(scene):
     assert "no spectrum for this word" in said
     assert "Water is far." in said
     assert text.count("stroke-dasharray:5 3") - text.count("`;stroke-dasharray") >= 1
+
+
+def test_a_map_that_contradicts_the_library_is_warned_of(scene):
+    files = evidence(scene)
+    edge = [f"water,clear_water,{nm:g},0.1,{v}" for nm, v in ((400, 0.1), (660, 0.1), (790, 0.9))]
+    files[1].write_text("\n".join(["class,material,wavelength,pixels,library", *edge]))
+    cube = np.ones((6, 60, 90))
+    make_cube(scene.folder / "cube.zarr", cube, [400, 500, 600, 660, 790, 2000])
+    write_spectra(scene.folder, NAMES)
+    said = Text(scene.write(evidence=files)).said
+    assert "What the map calls 'water' lacks the red edge of green plants" in said
+
+
+def test_what_was_corrected_for_the_library_is_not_drawn_beside_it(scene):
+    files = evidence(scene)
+    found = json.loads(files[0].read_text()) | {"units": {"correction": "quac"}}
+    files[0].write_text(json.dumps(found))
+    text = scene.write(evidence=files)
+    assert "Nearest materials: clear water" in text and "Dashes: the nearest" not in text
+
+
+CALIBRATION: dict[str, Any] = {
+    "ece": 0.0412,
+    "reliability": [
+        {"confidence": 0.9, "accuracy": 0.8, "pixels": 40},
+        {"confidence": 0.3, "accuracy": 0.5, "pixels": 60},
+        {"confidence": 0.5, "accuracy": None, "pixels": 0},
+    ],
+    "reject_curve": [{"kept": 1.0, "accuracy": 0.7}, {"kept": 0.4, "accuracy": 0.9}],
+}
+
+
+def test_calibration_and_what_rejecting_gains(scene):
+    metrics = scene.file("metrics.json", METRICS | {"stage": "consensus"} | CALIBRATION)
+    text = scene.write(metrics=[metrics])
+    said = Text(text).said
+    assert "Probability of the best class and accuracy differ by 4.1 percentage points" in said
+    assert "Of the surest half of the pixels 86.7 % are right, of all 70.0 %." in said
+    labels = [attributes.get("aria-label") for tag, attributes in Text(text).tags if tag == "svg"]
+    assert sum("Accuracy of" in str(label) for label in labels) == 2
+
+
+def test_metrics_of_a_margin_have_no_calibration(scene):
+    partly = {"ece": None, "reliability": [], "reject_curve": []}
+    for more in ({}, partly):
+        metrics = scene.file("metrics.json", METRICS | {"stage": "consensus"} | more)
+        said = Text(scene.write(metrics=[metrics])).said
+        assert "calibration error" not in said and "surest half" not in said
+
+
+def rejecting(scene: Scene, **others: Any) -> str:
+    """A page of the scene whose lower half is less sure than asked for."""
+    sure = np.where(scene.nodata, 0, 0.9)
+    sure[30:] = 0.4
+    path = with_confidence(scene.folder / "map.zarr", scene.folder / "sure.zarr", sure)
+    write_spectra(scene.folder, NAMES, path.name, 0.5)
+    text = scene.write("reject.html", prediction=path, reject=0.5, **others)
+    write_spectra(scene.folder, NAMES)
+    return text
+
+
+def test_unknown_pixels(scene):
+    metrics = scene.file("metrics.json", METRICS | {"stage": "consensus"} | CALIBRATION)
+    text = rejecting(scene, metrics=[metrics])
+    data, said = data_of(text), Text(text).said
+    labels = unpacked(data["maps"]["labels"], "u1").reshape(60, 90)
+    assert (labels[30:] == 4).all() and set(labels[:30].ravel()) == {0, 1, 2, 3}
+    assert len(data["names"]) == 3 and len(data["colours"]) == 4
+    assert "unknown50.5 %10,800 m²" in said and "bare soil16.8 %3,600 m²" in said
+    assert "Unknown: confidence under 50 %." in said
+    assert "Confidence and accuracy differ by 4.1 percentage points" in said
+    assert "shown as unknown count here by their most probable class" in said
+    votes = unpacked(data["maps"]["disagreement"], "u1").reshape(60, 90)
+    assert (votes[30:, 30:60] == 0).all(), "rejected pixels have a label, too"
+    assert "Confidence, calibrated without ground truth" in text
+    half = scene.cube[0][:30][scene.labels[:30] == 3].mean()
+    assert data["mean"][2][0] == pytest.approx(half, rel=1e-3)
+
+
+def test_what_has_no_probability_cannot_be_rejected(scene):
+    with pytest.raises(UserError, match=r"map.zarr: reject 0.5 needs a calibrated confidence"):
+        scene.write(reject=0.5)
+
+
+def test_notes_are_told_apart_from_warnings(scene):
+    told = scene.file("presence.json", {"warnings": ["snow is not there"], "notes": ["5 clicks."]})
+    said = Text(scene.write(told=[told])).said
+    assert "There is one thing to know first" in said
+    assert "What you should know Snow is not there. Notes 5 clicks." in re.sub(
+        r"(know|there\.|Notes)(?=\S)", r"\1 ", said
+    )
+
+
+def test_a_run_without_training_has_no_curves(scene):
+    said = Text(scene.write(seeds=[], tables={"seed-0": []})).said
+    assert "How the training went" not in said
+
+
+@pytest.mark.parametrize(
+    ("transform", "where"),
+    [
+        ([2.0, 0, 0, 0, -2, 0], None),
+        ([2.0, 0, 0, 0, 2, 0], "north is down, and the picture is mirrored"),
+        ([-2.0, 0, 0, 0, 2, 0], "north is down."),
+        ([0, 2.0, 0, 2, 0, 0], "north is 90° to the right of up."),
+        ([1.732, 1, 0, 1, -1.732, 0], "north is 30° to the right of up."),
+    ],
+)
+def test_where_north_is(transform, where):
+    said = directions(Grid(UTM, tuple(transform)))
+    assert (where in said) if where else said == ""
 
 
 def test_curves_of_each_seed(scene):
@@ -438,6 +562,7 @@ def test_noise_stays_under_the_bound(tmp_path, monkeypatch):
     for name in ("map", "seed-0", "seed-1"):
         chances = random.dirichlet(np.full(classes, 0.1), (height, width)).transpose(2, 0, 1)
         make_prediction(tmp_path / f"{name}.zarr", chances.astype("f4"), names)
+    write_spectra(tmp_path, names)
     scene = Scene.__new__(Scene)
     scene.folder, scene.seeds = tmp_path, [tmp_path / f"seed-{i}.zarr" for i in (0, 1)]
     text = scene.write()
@@ -541,6 +666,71 @@ def test_layers(browser):
     browser.click("input[value=disagreement]")
     assert seen(browser, 0.9, 0.7) != seen(browser, 0.6, 0.7)
     assert "share of the 2 trainings" in browser.evaluate("document.body.innerText")
+
+
+def test_unknown_is_grey_switched_and_told(browser, shared_scene):
+    rejecting(shared_scene)
+    browser.open(shared_scene.folder / "reject.html")
+    browser.until(READY)
+    assert seen(browser, 0.9, 0.3) == RGB[2] and seen(browser, 0.9, 0.7) == (189, 189, 189)
+    browser.click("#canvas", 0.9, 0.7)
+    told = browser.evaluate("document.querySelector('#pixel').innerText")
+    assert "unknown: confidence under 50 %" in told
+    assert re.search(r"bare soil\s+80 %", told), "what it may be is in the probabilities"
+    browser.click("[data-class='4']")
+    pixel = seen(browser, 0.9, 0.7)
+    assert grey(pixel) and pixel != (189, 189, 189), "the image is seen"
+    assert browser.said("checkbox") == [*NAMES, "unknown"]
+    browser.open(shared_scene.folder / "index.html")
+
+
+CONTRAST = """(() => {
+  const light = (text) => {
+    const [r, g, b] = text.match(/[\\d.]+/g).map((v) => v / 255)
+      .map((v) => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const back = (e) => {
+    for (; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (!/, 0\\)$/.test(colour)) return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const found = [];
+  for (const e of document.querySelectorAll("body *:not(.viewer *):not(script)")) {
+    const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.checkVisibility()) continue;
+    const style = getComputedStyle(e), behind = light(back(e));
+    const front = light(e.closest("svg") ? style.fill : style.color);
+    const ratio = (Math.max(front, behind) + .05) / (Math.min(front, behind) + .05);
+    if (ratio < 4.5) found.push(`${e.tagName} ${e.textContent.slice(0, 30)}: ${ratio.toFixed(1)}`);
+  }
+  return found;
+})()"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_stand_out_from_what_is_behind_them(browser, scheme):
+    """WCAG 2.1, level AA: 4.5 to 1."""
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.ask("Emulation.setEmulatedMedia", features=[feature])
+    try:
+        dark = browser.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        assert dark == (scheme == "dark")
+        assert browser.evaluate(CONTRAST) == []
+    finally:
+        browser.ask("Emulation.setEmulatedMedia", features=[])
+
+
+def test_on_paper_nothing_is_left_that_asks_for_a_click(browser):
+    browser.ask("Emulation.setEmulatedMedia", media="print")
+    try:
+        shown = "[...document.querySelectorAll('{}')].filter((e) => e.checkVisibility()).length"
+        assert browser.evaluate(shown.format("button, .handle, .tools, #hint, fieldset")) == 0
+        assert browser.evaluate(shown.format("#canvas, #legend tr, .panel, #config")) >= 9
+    finally:
+        browser.ask("Emulation.setEmulatedMedia", media="")
 
 
 def test_zoom_by_buttons_wheel_and_keys(browser):

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import shapely
 from rasterio.features import rasterize
-from stores import make_prediction, make_rgb, one_hot
+from stores import add_confidence, make_prediction, make_rgb, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.export import export
@@ -31,11 +31,15 @@ def blobs(shape=(60, 80), classes=3, seed=0):
     return labels
 
 
-def made(tmp_path, labels, crs=UTM, transform=AFFINE, min_area=0, names=NAMES, **settings):
+def made(
+    tmp_path, labels, crs=UTM, transform=AFFINE, min_area=0, names=NAMES, reject=None, **settings
+):
     labels = np.asarray(labels)
     rng = np.random.default_rng(0)
     probabilities = one_hot(labels, len(names)) * rng.uniform(0.6, 1, labels.shape).astype("f4")
     store = make_prediction(tmp_path / "p.zarr", probabilities, names, labels == 0, crs, transform)
+    if reject is not None:
+        add_confidence(store, rng.random(labels.shape))
     out = tmp_path / "out"
     export(
         prediction=store,
@@ -47,6 +51,7 @@ def made(tmp_path, labels, crs=UTM, transform=AFFINE, min_area=0, names=NAMES, *
         picture=out / "map.png",
         colours={},
         networks=None,
+        reject=reject,
         north_up=None,
     )
     polygons(
@@ -70,6 +75,23 @@ def read(out):
 def rows_of(out):
     with (out / "areas.csv").open(encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
+
+
+def test_unknown_pixels_are_polygons_and_a_line_of_their_own(tmp_path):
+    labels = blobs()
+    out = made(tmp_path, labels, reject=0.5)
+    with rasterio.open(out / "map.tif") as raster:
+        found = raster.read(1)
+    assert set(np.unique(found)) == {0, 1, 2, 3, 4}
+    _, _, fields = read(out)
+    of_unknown = fields["label"] == 4
+    assert set(fields["class"][of_unknown]) == {"unknown"}
+    assert fields["pixels"][of_unknown].sum() == (found == 4).sum()
+    rows = rows_of(out)
+    assert [row["class"] for row in rows] == [*NAMES, "unknown"]
+    assert [int(row["pixels"]) for row in rows] == np.bincount(found.ravel())[1:].tolist()
+    assert sum(float(row["share"]) for row in rows) == pytest.approx(1, abs=1e-5)
+    assert 'k="color" v="189,189,189,255"' in (out / "polygons.qml").read_text()
 
 
 def test_polygons_are_the_map(tmp_path):

@@ -1,6 +1,7 @@
 """Reference points: strata, sizes, chance; what people fill tells nothing of the map."""
 
 import csv
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -114,6 +115,28 @@ def test_the_sample(tmp_path, classes, suffix, capsys):
     doubtful = read_points(tmp_path / f"r.doubtful.{suffix}", found.grid.crs)
     assert len(doubtful.x) == 7 and set(doubtful.columns["map"]) <= set(NAMES)
     assert "fill" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["gpkg", "geojson", "csv"])
+def test_qgis_has_the_classes_to_choose_from(tmp_path, classes, suffix):
+    reference_points(classes, out=tmp_path / f"r.{suffix}", points=90, minimum=20)
+    for name, column, more in (("r", "reference", ["other"]), ("r.doubtful", "class", [])):
+        form = tmp_path / f"{name}.qml"
+        if suffix == "csv":
+            assert not form.exists()
+            continue
+        (field,) = ElementTree.parse(form).iter("field")
+        assert field.get("name") == column
+        assert field.find("editWidget").get("type") == "ValueMap"
+        choices = [one.get("name") for one in field.iter("Option") if one.get("value")]
+        assert choices == ["", *NAMES, *more]
+
+
+def test_a_form_of_somebody_s_own_is_kept(tmp_path, classes):
+    (tmp_path / "r.qml").write_text("mine")
+    with pytest.raises(UserError, match=r"r\.qml: there is such a file"):
+        reference_points(classes, out=tmp_path / "r.gpkg")
+    assert not (tmp_path / "r.gpkg").exists()
 
 
 def test_the_seed_decides(tmp_path, classes):

@@ -3,11 +3,17 @@
 import numpy as np
 import pandas as pd
 import torch
-from small_training import REFINEMENT, make_noisy_scene, run_refine, run_warmup
+from small_training import (
+    REFINEMENT,
+    give_wrong_labels,
+    make_noisy_scene,
+    run_refine,
+    run_warmup,
+)
 
 from special_steps.classifier.mambahsi import MambaHSI
 from special_steps.core.store import open_store
-from special_steps.refine import refinement_losses
+from special_steps.refine import keep_given, refinement_losses
 
 
 def test_losses_follow_their_weights():
@@ -79,3 +85,21 @@ def test_it_learns_on_tiles(tmp_path, monkeypatch):
     labels = open_store(tmp_path / "final.zarr")["labels"][:]
     assert (labels[nodata] == 0).all()
     assert (labels == truth)[~nodata].mean() > 0.9
+
+
+def test_given_labels_are_never_overruled(tmp_path):
+    truth, _ = make_noisy_scene(tmp_path)
+    given = give_wrong_labels(tmp_path, truth)
+    run_warmup(tmp_path)
+    run_refine(tmp_path)
+    for name in ("warmup", "final"):
+        labels = open_store(tmp_path / f"{name}.zarr")["labels"][:]
+        assert (labels == given)[given > 0].all()
+
+
+def test_soft_labels_of_given_pixels_are_theirs():
+    sets = {"hard": (np.array([2, 5]), np.array([[0.6, 0.4], [0.3, 0.7]], np.float32))}
+    given = np.array([0, 0, 0, 0, 0, 1], np.uint8)
+    pixels, soft = keep_given(sets, given)["hard"]
+    assert pixels.tolist() == [2, 5]
+    np.testing.assert_array_equal(soft, np.array([[0.6, 0.4], [1, 0]], np.float32))

@@ -11,6 +11,7 @@ import pytest
 import rasterio
 import shapely
 from jsonschema import Draft202012Validator
+from stac_schemas import core_errors, extension_errors
 from stores import make_cube, make_prediction, make_rgb, one_hot
 
 from special_steps.core.palette import class_colours
@@ -71,7 +72,7 @@ ASSET = {
     },
     "additionalProperties": False,
 }  # fmt: skip
-# The shape of a STAC item of version 1.1.0 and of what the extensions add, written down from their specifications
+# The shape of an item of ours: STAC's fields and the extensions' that we write, with no other beside them
 ITEM = {
     "type": "object",
     "required": ["type", "stac_version", "id", "geometry", "properties", "links", "assets"],
@@ -145,6 +146,7 @@ def check(found):
     stated = {re.search(r"\.io/(\w+)/v", url)[1] for url in found["stac_extensions"]}
     named = {"projection": "proj"}
     assert {named.get(one, one) for one in stated} == prefixes
+    assert extension_errors(found) == []
 
 
 def made(grid=Grid(UTM, AFFINE), shape=(40, 60), **changes):  # noqa: B008
@@ -154,6 +156,7 @@ def made(grid=Grid(UTM, AFFINE), shape=(40, 60), **changes):  # noqa: B008
         "grid": grid,
         "shape": shape,
         "class_names": NAMES,
+        "probabilities": NAMES,
         "colours": class_colours(NAMES),
         "shares": [0.5, 0.25, 0.25, 0],
         "scene": {"href": "../cube.zarr", "wavelengths": [410.5, 700, 2450], "fwhm": [8, 9, 10]},
@@ -162,6 +165,19 @@ def made(grid=Grid(UTM, AFFINE), shape=(40, 60), **changes):  # noqa: B008
         "created": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     }
     return item(**told | changes)
+
+
+def test_unknown_is_a_value_of_the_map_and_no_band_of_probabilities():
+    names = [*NAMES, "unknown"]
+    found = made(class_names=names, colours=class_colours(names, unknown=True), shares=[0.2] * 5)
+    check(found)
+    classes = found["assets"]["map"]["classification:classes"]
+    assert (classes[-1]["value"], classes[-1]["name"], classes[-1]["color_hint"]) == (
+        5,
+        "unknown",
+        "BDBDBD",
+    )
+    assert [band["name"] for band in found["assets"]["probabilities"]["bands"]] == NAMES
 
 
 def test_the_shape():
@@ -174,6 +190,34 @@ def test_the_shape():
     assert (properties["hsi:wavelength_min"], properties["hsi:wavelength_max"]) == (0.4105, 2.45)
     assert [b["eo:full_width_half_max"] for b in found["assets"]["scene"]["bands"]] == [0.008, 0.009, 0.01]  # fmt: skip
     assert properties["processing:software"]["numpy"] == "2.0"
+
+
+@pytest.fixture
+def pystac():
+    return pytest.importorskip(
+        "pystac", reason="pystac is not installed: pip install --no-deps -r envs/oracle.txt"
+    )
+
+
+@pytest.mark.parametrize("grid", [Grid(UTM, AFFINE), Grid()])
+def test_stac_s_own_schema(pystac, grid):
+    found = made(grid)
+    assert core_errors(found) == []
+    read = pystac.Item.from_dict(found)
+    assert read.id == "harbour-hsi" and read.datetime.year == 2026
+    assert read.assets["map"].href == "./map.tif" and read.bbox == found.get("bbox")
+
+
+def test_the_schemas_see_mistakes(pystac):
+    found = made()
+    found["assets"]["map"]["classification:classes"][1]["color_hint"] = "#0000ff"
+    found["properties"]["proj:shape"] = [40.5, 60]
+    found["assets"]["map"]["file:checksum"] = "SHA"
+    found["properties"]["processing:software"] = "SPECIAL"
+    told = " ".join(extension_errors(found))
+    assert all(word in told for word in ("#0000ff", "40.5", "SHA", "'SPECIAL'"))
+    del found["bbox"]
+    assert any("bbox" in text for text in core_errors(found))
 
 
 def test_the_classes():
@@ -246,6 +290,7 @@ def test_files_digests_and_lineage(tmp_path, monkeypatch):
         picture=folder / "map.png",
         colours={},
         networks=None,
+        reject=None,
         north_up=None,
     )
     files = [folder / name for name in ("map.tif", "confidence.tif", "map.png")]

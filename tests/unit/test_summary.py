@@ -43,7 +43,16 @@ ROWS = [
 ]  # fmt: skip
 
 
-def made(tmp_path, rows=ROWS, diagnoses=(), witnesses=(), scenes=None, maps=(), assessments=()):
+def made(
+    tmp_path,
+    rows=ROWS,
+    diagnoses=(),
+    witnesses=(),
+    scenes=None,
+    maps=(),
+    assessments=(),
+    unknown=(),
+):
     files = []
     for i, found in enumerate(rows):
         files.append(tmp_path / f"{i}.json")
@@ -68,6 +77,7 @@ def made(tmp_path, rows=ROWS, diagnoses=(), witnesses=(), scenes=None, maps=(), 
         diagnoses=known,
         maps=list(maps),
         assessments=points,
+        unknown=list(unknown),
         **out,
     )
     return out
@@ -182,6 +192,23 @@ def test_stages_that_are_not_there_are_not_explained(tmp_path):
     text = made(tmp_path)["html"].read_text()
     assert "<i>warmup</i>:" in text
     assert "<i>cotrain</i>:" not in text
+
+
+def test_how_much_is_unknown_and_how_right_the_rest_is(tmp_path):
+    areas = tmp_path / "areas.csv"
+    areas.write_text("class,pixels,share\nNA,70,0.7\nunknown,30,0.3\n")
+    kept = {"kept": {"reject": 0.6, "share": 0.65, "oa": 0.9512}}
+    rows = [row("cotrain", None, 0.6) | kept, row("consensus", None, 0.7) | kept]
+    maps = [
+        {"scene": "field", "run": run, "reject": 0.6, "areas": str(areas)} for run in ("hsi", "b")
+    ]
+    out = made(tmp_path, rows, unknown=maps)
+    assert out["markdown"].read_text().partition("## Unknown\n\n")[2] == (
+        "- field, hsi: 30.0% of the map is unknown, of confidence below 0.6; overall accuracy 0.951 of the 65.0% of the"
+        " reference pixels that keep their class, 0.700 of all.\n"
+        "- field, b: 30.0% of the map is unknown, of confidence below 0.6.\n"
+    )
+    assert "<h2>Unknown</h2>" in out["html"].read_text()
 
 
 def test_what_is_known_without_ground_truth_follows_the_table(tmp_path):
@@ -334,3 +361,11 @@ def test_accuracy_by_reference_points(tmp_path):
     found |= {"seed": 1, "unit": "pixels"}
     text = made(tmp_path, rows=(), assessments=[found])["markdown"].read_text()
     assert "field, hsi, seed 1:" in text and "| 12345 (10000 to 15000) | 20000 |" in text
+
+
+def test_what_given_labels_changed_is_told(tmp_path):
+    note = "labels of 5 pixels of 1 class were given: 'water' had no pseudo-label and now has 1,234"
+    found = {"between": None, "agreement": None, "classes": [], "warnings": [], "notes": [note]}
+    out = made(tmp_path, witnesses=[("run-0", found)])
+    assert f"- field, run-0: {note}.\n" in out["markdown"].read_text()
+    assert f"field, run-0: {note}." in entities.unescape(out["html"].read_text())

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from runs import SMALL, command
+from lines import cut_campaign
+from runs import CAMPAIGN, SMALL, command
+
+from special_steps.demo import demo
 
 
 @pytest.fixture(scope="session")
@@ -35,4 +38,14 @@ def finished(run, tmp_path_factory) -> Path:
     """A folder in which the small run is done. Tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("finished")
     assert run(folder, SMALL).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def campaign(run, tmp_path_factory) -> Path:
+    """A folder in which the lines of the config CAMPAIGN are mapped."""
+    folder = tmp_path_factory.mktemp("campaign")
+    demo(out=folder / "demo", seed=0)
+    cut_campaign(folder / "demo", folder)
+    assert run(folder, CAMPAIGN).returncode == 0
     return folder

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from lines import LABELS, line
 
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEFILE = ROOT / "workflow" / "Snakefile"
@@ -24,6 +25,21 @@ SMALL = {
         "lda": {"method": "lda"},
         "labels": {"method": "none"},
     },
+}
+
+# lines cut from it (tests/workflow/lines.py): two that one classifier learns from, and one of another sensor, mapped
+# without training
+CAMPAIGN = {
+    "scenes": {
+        "line1": line("line1", classes=[*LABELS]),
+        "line2": line("line2", classes=[*LABELS]),
+        "line3": line("line3", apply={"from": "line1/hsi"}),
+    },
+    "train_together": ["line1", "line2"],
+    "clip": "none",
+    "seeds": [0],
+    "network": {"epochs": 2, "iterations": 2},
+    "runs": {"hsi": {}},
 }
 
 

@@ -81,6 +81,14 @@ MISTAKES = {
         with_scene(spectra={"water": "w.csv"}),
         ["scenes.mine.spectra", "'water' has w.csv", "no file"],
     ),
+    "labels that are not there": (
+        with_scene(labels="mine.gpkg"),
+        ["scenes.mine.labels", "mine.gpkg is no file"],
+    ),
+    "labels of an unknown class": (
+        with_scene(labels="mine.csv"),
+        ["mine.csv", "'watr'", "did you mean 'water'"],
+    ),
     "nothing to label with": (config(clip="none", evidence="none"), ["runs.hsi", "library"]),
     "words without materials and no CLIP": (
         config(classes=["car", "person"], clip="none", runs={"hsi": {}}),
@@ -124,6 +132,7 @@ def test_a_mistake_is_told_before_any_training(run, tmp_path, wrong, words):
     np.savez(tmp_path / "probs.npz", probs=np.ones((5, 5, 2), np.float32))
     Image.fromarray(truth[:9]).save(tmp_path / "small.png")
     (tmp_path / "damaged.zip").write_bytes(b"PK" + bytes(99))
+    (tmp_path / "mine.csv").write_text("x,y,class\n0.5,-0.5,watr\n")
     (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{broken}")
 
     done = run(tmp_path, wrong)

@@ -110,6 +110,7 @@ def test_first_page(look):
     ("category", "path", "caption"),
     [
         ("Maps", f"{RUN}/map.png", "the land-cover map, and its confidence"),
+        ("Spectra of the classes", f"{RUN}/spectra.png", "one standard deviation to each side"),
         ("Spectral evidence", "results/demo/evidence.png", "the library's nearest spectrum"),
         ("Training", f"{RUN}/seed-0/epochs.png", "No ground truth is involved"),
         ("Accuracy", "results/summary.html", "mean and standard deviation over seeds"),

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from jobs import Job, and_what_follows, jobs_of, outputs_of
-from runs import ROOT, SMALL, command
+from runs import CAMPAIGN, ROOT, SMALL, command
 
 pytestmark = pytest.mark.slow
 
@@ -93,9 +93,9 @@ def test_nothing_runs_again_when_nothing_changed(untouched):
 # --- settings -----------------------------------------------------------------------------------
 
 
-def changed(*path: str, value: Any) -> dict[str, Any]:
-    """The small run's config with another value of one setting."""
-    config = deepcopy(SMALL)
+def changed(*path: str, value: Any, of: dict[str, Any] = SMALL) -> dict[str, Any]:
+    """The small run's config, or another one, with another value of one setting."""
+    config = deepcopy(of)
     inner = config
     for name in path[:-1]:
         inner = inner.setdefault(name, {})
@@ -142,6 +142,7 @@ SETTINGS = {
         changed("evidence", value="none"),
         changed("runs", "hsi", "clip", value="none"),
         changed("runs", "labels", "evidence", value="library"),
+        changed(*DEMO, "labels", value=str(ROOT / "README.md")),  # any file: nothing is run
     ],
     "features": [
         changed("features", "stretch", value=[1, 99]),
@@ -167,6 +168,7 @@ SETTINGS = {
     ],
     "export": [
         changed("export", "north_up", value=True),
+        changed("reject", value=0.5),
         changed("colours", value={"water": "#0000ff"}),
         changed(*DEMO, "colours", value={"roof": [1, 2, 3]}),
     ],
@@ -175,6 +177,7 @@ SETTINGS = {
         changed("export", "min_area", value=500),  # a page says how to make it again
     ],
     "signatures": [changed("colours", value={"water": "#0000ff"})],
+    "spectra": [changed("colours", value={"water": "#0000ff"})],
     "polygons": [
         changed("export", "min_area", value=500),
         changed("colours", value={"water": "#0000ff"}),
@@ -184,6 +187,7 @@ SETTINGS = {
         changed("clips", value={"bundled": {"model": "bundled", "templates": ["{}"]}}),
     ],
     "evaluate": [
+        changed("reject", value=0.5),
         changed(*TRUTH, "unlabelled", value=[0, 99]),
         changed(*TRUTH, "labels", value=LABELS | {"roof": 5, "asphalt": 6}),
     ],
@@ -203,7 +207,7 @@ def test_a_changed_setting_runs_the_rules_that_take_it_and_what_follows(untouche
 
 def test_every_rule_that_takes_settings_is_in_the_matrix(every_job):
     """Rules that take none do not look different, whatever the config says."""
-    without = {"demo", "cotrain", "curves", "summary"}
+    without = {"demo", "cotrain", "curves", "presence", "summary"}
     assert {job.rule for job in every_job} - without == set(SETTINGS)
 
 
@@ -220,7 +224,7 @@ def test_a_setting_of_the_alias_kind_runs_nothing(untouched):
 # kernels where there is a GPU
 TRITON = ["kernels.conv_triton", "kernels.scan_triton"]
 LATE = {"evidence": ["clip.model", "clip.prompts"]}
-LATE |= dict.fromkeys(("network", "warmup", "refine"), TRITON)
+LATE |= dict.fromkeys(("apply", "network", "warmup", "refine"), TRITON)
 
 
 @pytest.fixture(scope="session")
@@ -322,7 +326,7 @@ def test_a_line_of_a_kernel_runs_the_steps_that_load_it(untouched, every_job, lo
 
 FILES = [
     "map.png", "map.tif", "map.tif.aux.xml", "map.qml", "confidence.tif", "probabilities.tif",
-    "polygons.gpkg", "polygons.qml", "areas.csv",
+    "polygons.gpkg", "polygons.qml", "areas.csv", "spectra.csv", "spectra.png",
 ]  # fmt: skip
 BUNDLES = {f"results/demo/{run}/{name}" for run in SMALL["runs"] for name in FILES}
 INPUTS = [
@@ -344,6 +348,7 @@ INPUTS = [
     "results/demo/evidence.json",
     "results/demo/evidence.csv",
     *(f"results/demo/{run}/witnesses.json" for run in ("hsi", "lda")),
+    *(f"results/demo/{run}/presence.json" for run in ("hsi", "published", "lda")),
     "results/demo/hsi/cotrain.zarr",
     "results/demo/hsi/cotrain.json",
     "results/demo/hsi/cotrain.metrics.json",
@@ -411,3 +416,86 @@ def test_inputs_that_are_copied_run_nothing(place):
             shutil.copyfile(path, path.with_name("copy"))
             path.with_name("copy").replace(path)
     assert place.dry() == []
+
+
+# --- campaigns ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shared(campaign, tmp_path_factory) -> Place:
+    """For tests that put back what they change."""
+    found = copied(campaign, tmp_path_factory.mktemp("shared"))
+    assert found.dry() == []
+    return found
+
+
+@pytest.fixture(scope="module")
+def shared_jobs(shared) -> list[Job]:
+    return shared.dry("--forceall")
+
+
+def with_campaign(*path: str, value: Any) -> dict[str, Any]:
+    return changed(*path, value=value, of=CAMPAIGN)
+
+
+COLOUR = {"water": "#0000ff"}
+CAMPAIGN_SETTINGS = {
+    "apply": [
+        with_campaign("scenes", "line3", "units", value="reflectance"),
+        with_campaign("classifier", "hidden", value=8),
+        with_campaign("runs", "hsi", "network", value={"tile": 64}),
+    ],
+    "together": [
+        with_campaign("features", "stretch", value=[1, 99]),
+        with_campaign("scenes", "line2", "units", value="reflectance"),
+        with_campaign("train_together", value=["line2", "line1"]),
+    ],
+    "mosaic": [with_campaign("colours", value=COLOUR)],
+}
+
+
+@pytest.mark.parametrize("rule", CAMPAIGN_SETTINGS)
+def test_a_changed_setting_runs_the_rules_of_campaigns_that_take_it(shared, shared_jobs, rule):
+    before = {job.outputs: job.command for job in shared_jobs}
+    for config in CAMPAIGN_SETTINGS[rule]:
+        jobs = shared.dry("--forceall", config=config)
+        takers = [job for job in jobs if before.get(job.outputs) != job.command]
+        assert rule in {job.rule for job in takers}
+        wanted = outputs_of(and_what_follows(takers, jobs))
+        assert outputs_of(shared.dry(config=config)) == wanted
+
+
+@pytest.mark.parametrize(
+    "module", ["apply", "together", "mosaic", "core.matched", "materials.alike", "classifier.learned"]
+)  # fmt: skip
+def test_a_line_of_a_module_runs_the_rules_of_campaigns_that_load_it(
+    shared, shared_jobs, loaded, module
+):
+    steps = {step for step, names in loaded.items() if module in names}
+    wanted = and_what_follows([job for job in shared_jobs if job.rule in steps], shared_jobs)
+    assert wanted
+    with edited(shared.project / f"special_steps/{module.replace('.', '/')}.py", "\n\nLINE = 1\n"):
+        assert outputs_of(shared.dry()) == outputs_of(wanted)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "line3.img",
+        "results/line3/cube.zarr",
+        "results/line2/hsi/pseudo.zarr",
+        "results/together/hsi/features-hsi.zarr",
+        "results/together/hsi/pseudo.zarr",
+        "results/together/hsi/cotrain.safetensors",
+        "results/together/hsi/seed-0/network.safetensors",
+        "results/together/hsi/consensus.zarr",
+        "results/line3/hsi/applied.zarr",
+        "results/line3/hsi/applied.json",
+        "results/line3/hsi/map.tif",
+    ],
+)
+def test_a_changed_input_runs_the_rules_of_campaigns_that_take_it(shared, shared_jobs, name):
+    takers = [job for job in shared_jobs if name in job.inputs]
+    assert takers
+    with replaced(shared.folder / name):
+        assert outputs_of(shared.dry()) == outputs_of(and_what_follows(takers, shared_jobs))

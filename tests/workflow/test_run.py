@@ -15,6 +15,7 @@ import rasterio
 import yaml
 from jobs import and_what_follows, jobs_of, outputs_of
 from runs import ROOT, SMALL, TRAINING, command, kill_group
+from stac_schemas import core_errors, extension_errors
 
 from special_steps.core.store import open_store
 
@@ -24,7 +25,8 @@ RUN, PUBLISHED = "results/demo/hsi", "results/demo/published/seed-0"
 
 BUNDLE = [
     "map.tif", "map.tif.aux.xml", "map.qml", "map.png", "confidence.tif", "probabilities.tif",
-    "polygons.gpkg", "polygons.qml", "areas.csv", "stac-item.json", "index.html",
+    "polygons.gpkg", "polygons.qml", "areas.csv", "spectra.csv", "spectra.png", "stac-item.json",
+    "index.html",
 ]  # fmt: skip
 
 
@@ -193,6 +195,7 @@ def test_the_files_for_a_gis_agree(finished):
     """The item's classes, the table of areas, the polygons and the map say the same."""
     folder = finished / RUN
     item = json.loads((folder / "stac-item.json").read_text())
+    assert extension_errors(item) == []
     classes = item["assets"]["map"]["classification:classes"]
     assert [one["title"] for one in classes] == ["no data", *LABELS]
     areas = pd.read_csv(folder / "areas.csv")
@@ -212,8 +215,21 @@ def test_the_files_for_a_gis_agree(finished):
     assert item["properties"]["special:prompts"]["classes"] == {name: [] for name in LABELS}
     assert re.fullmatch("[0-9a-f]{64}", item["properties"]["special:prompts"]["clip"]["sha256"])
     assert str(finished) not in json.dumps(item)
+    spectra = pd.read_csv(folder / "spectra.csv")
+    assert dict(zip(spectra["class"], spectra["pixels"], strict=True)) == dict(
+        zip(LABELS, counts.tolist(), strict=True)
+    )
     text = (finished / "results/summary.md").read_text()
-    assert "[polygons.gpkg](demo/hsi/polygons.gpkg)" in text
+    for name in ("polygons.gpkg", "spectra.csv", "spectra.png"):
+        assert f"[{name}](demo/hsi/{name})" in text
+
+
+def test_the_demo_s_item_is_valid(finished):
+    pytest.importorskip(
+        "pystac", reason="pystac is not installed: pip install --no-deps -r envs/oracle.txt"
+    )
+    item = json.loads((finished / RUN / "stac-item.json").read_text())
+    assert core_errors(item) == []
 
 
 def test_every_rule_has_a_benchmark_and_a_log(finished):

@@ -119,3 +119,13 @@ def test_twenty_pixels_in_agreement_are_enough():
     pseudo[20:] = 1
     labels = agreement_set(pseudo, found, np.zeros(40, np.float32))
     np.testing.assert_array_equal(labels, np.repeat([0, -1], 20))
+
+
+def test_pixels_that_are_certain_are_in_the_agreement_whatever_was_found():
+    """Five pixels of a class that no other pixel was found to be are not dropped, though they are few."""
+    pseudo, found = np.zeros(60, int), np.zeros(60, int)
+    certain = np.zeros(60, bool)
+    certain[:5] = True
+    pseudo[certain] = 1
+    labels = agreement_set(pseudo, found, np.ones(60, np.float32), certain)
+    assert (labels == np.where(certain, 1, 0)).all()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from stores import make_prediction, one_hot
+from stores import one_hot
 
 from special_steps.core.calibration import (
     ENOUGH,
@@ -12,9 +12,7 @@ from special_steps.core.calibration import (
     confidence,
     passed_on,
     what_is_known,
-    witnesses_of,
 )
-from special_steps.core.store import open_store
 
 
 def of(best, known, witnesses=None):
@@ -114,12 +112,3 @@ def test_where_a_map_keeps_the_label_it_keeps_the_confidence():
 
 def test_a_map_of_one_class_passes_on():
     assert passed_on(np.ones((1, 2), "f4"), np.array([1, 0], "u1"), np.array([1, 0], "f4"))[0] == 1
-
-
-def test_witnesses_of_a_store(tmp_path):
-    labels = np.array([[1, 2], [2, 1]], "u1")
-    both = np.stack([labels, 3 - labels])
-    one = make_prediction(tmp_path / "a.zarr", one_hot(labels, 2), ["a", "b"])
-    two = make_prediction(tmp_path / "b.zarr", one_hot(labels, 2), ["a", "b"], witnesses=both)
-    np.testing.assert_array_equal(witnesses_of(open_store(one)), labels[None])
-    np.testing.assert_array_equal(witnesses_of(open_store(two)), both)

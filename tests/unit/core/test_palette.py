@@ -94,3 +94,10 @@ def test_own_colours_come_first_and_others_keep_away():
     assert len(set(found.values())) == 3
     assert class_colours(["snow", "x"], {"snow": NO_DATA})[0] == NO_DATA
     assert class_colours(NAMES, {}) == class_colours(NAMES)
+
+
+def test_unknown_is_grey_and_no_class_has_its_colour():
+    plain, found = class_colours(NAMES), class_colours([*NAMES, "unknown"], unknown=True)
+    assert found == [*plain, "#bdbdbd"]
+    taken = class_colours(["fog", "unknown"], {"fog": "#bdbdbd"}, unknown=True)
+    assert taken == ["#bdbdbd", "#bcbcbc"]

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from stores import make_prediction
 
-from special_steps.core.prediction import labels, margins, write_prediction_strips
-from special_steps.core.store import Grid, class_names, open_store, tile_rows
+from special_steps.core.prediction import (
+    given_labels,
+    labels,
+    margins,
+    write_prediction,
+    write_prediction_strips,
+)
+from special_steps.core.store import UNKNOWN, Grid, class_names, open_store, tile_rows
 
 
 def test_margin_is_best_minus_second_best():
@@ -102,3 +108,26 @@ def test_strips_that_do_not_fill_the_scene_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"8 rows.*9"):
         write_strips_of(tmp_path / "p.zarr", probabilities, nodata, [slice(0, 8)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_that_people_gave_are_certain_and_kept(tmp_path):
+    """But not where there is no data."""
+    given = np.zeros((300, 3), np.uint8)
+    given[0, 0], given[299, 1], given[5, 2] = 2, 1, 2
+    nodata = np.zeros(given.shape, bool)
+    nodata[5, 2] = True
+    options = {"step": "test", "settings": {}, "inputs": [], "class_names": ["a", "b"]}
+    probabilities = np.stack([np.full(given.shape, 0.7), np.full(given.shape, 0.3)]).astype("f4")
+    for name, kept in (("with", given), ("without", None)):
+        write_prediction(
+            tmp_path / name, probabilities, nodata, grid=UNKNOWN, given=kept, **options
+        )
+    store, plain = (open_store(tmp_path / name) for name in ("with", "without"))
+    assert store["probabilities"][:, 0, 0].tolist() == [0, 1]
+    assert store["probabilities"][:, 299, 1].tolist() == [1, 0]
+    assert store["probabilities"][:, 5, 2].tolist() == [0, 0]
+    assert store["labels"][0, 0] == 2 and store["margin"][0, 0] == 1 and store["labels"][5, 2] == 0
+    np.testing.assert_array_equal(given_labels(store), given)
+    assert given_labels(plain) is None and "given" not in plain
+    other = given == 0
+    np.testing.assert_array_equal(store["labels"][:][other], plain["labels"][:][other])

@@ -506,7 +506,7 @@ def test_the_table_has_a_row_for_every_setting():
 def test_the_table_shows_defaults():
     lines = page().splitlines()
     assert any(re.match(r"\| `seeds` \| `\[0, 1, 2\]` \| Random seeds", line) for line in lines)
-    assert any(line.startswith("| `scenes.NAME.classes` | required |") for line in lines)
+    assert any(line.startswith("| `scenes.NAME.cube` | required |") for line in lines)
     assert any(line.startswith("| `clips.NAME.weights` | `null` |") for line in lines)
 
 
@@ -548,3 +548,32 @@ def test_colours_of_a_scene_are_over_those_of_all():
 )
 def test_wrong_colours_and_areas(wrong, words):
     refused(wrong, *words)
+
+
+# --- reject ---------------------------------------------------------------------------------------
+
+
+def test_reject_is_of_runs_whose_confidence_is_calibrated():
+    runs = {"a": {}, "b": {"reject": 0.8}, "c": {"method": "lda"}, "d": {"reject": None}}
+    found = load(config(reject=0.5, runs=runs))["runs"]
+    assert [found[name]["reject"] for name in "abcd"] == [0.5, 0.8, None, None]
+    assert load(config())["runs"]["hsi"]["reject"] is None
+
+
+@pytest.mark.parametrize("value", [1.5, 1, 0, -0.2, "half", "0.5", True])
+def test_what_is_no_share_to_reject_below(value):
+    refused(config(reject=value), "reject")
+    refused(config(runs={"a": {"reject": value}}), "runs.a.reject")
+
+
+def test_reject_of_methods_with_a_margin_alone():
+    refused(config(runs={"a": {"method": "lda", "reject": 0.5}}), "runs.a.reject", "'lda'")
+    refused(config(reject=0.5, runs={"a": {"method": "none"}}), "reject", "no run has")
+
+
+def test_unknown_needs_its_name_and_a_value():
+    own = with_scene(classes=["water", "Unknown "], ground_truth=None)
+    assert load(own)["scenes"]["field"]["classes"]
+    refused(own | {"reject": 0.5}, "scenes.field.classes", "'Unknown '", "another name")
+    many = with_scene(classes=[f"kind {i}" for i in range(255)], ground_truth=None)
+    refused(many | {"reject": 0.5}, "runs.hsi.reject", "255 classes", "254")

@@ -32,6 +32,7 @@ from special_steps.core.store import (
     grid_of,
     new_store,
     open_store,
+    read_pixels,
     write_array,
     write_names,
     write_strips,
@@ -492,3 +493,13 @@ def test_a_scratch_folder_is_beside_and_goes(tmp_path):
         (folder / "b").write_text("x")
         _ = 1 / 0
     assert not list(tmp_path.iterdir())
+
+
+def test_pixels_that_are_always_read_come_with_those_drawn():
+    values, nodata = np.arange(600.0).reshape(1, 20, 30), np.zeros((20, 30), bool)
+    always = np.zeros(nodata.shape, bool)
+    always[3, 4] = always[7, 8] = always[9, 9] = True
+    nodata[9, 9] = True
+    (some,) = read_pixels([values], nodata, 10)
+    (more,) = read_pixels([values], nodata, 10, always)
+    assert set(more[0]) == set(some[0]) | {94.0, 218.0}

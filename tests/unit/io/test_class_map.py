@@ -90,3 +90,18 @@ def test_what_is_no_map(tmp_path):
         with pytest.raises(UserError, match=message) as error:
             read_class_map(tmp_path / f"{name}.tif")
         assert f"{name}.tif" in str(error.value)
+
+
+def test_unknown_pixels(tmp_path):
+    labels = some_labels()
+    labels[5:9] = 4
+    names = [*NAMES, "unknown"]
+    found = read_class_map(write_map(tmp_path / "a.tif", labels, names, unknown=True))
+    assert found.unknown and found.classes == NAMES and found.names == names
+    own = read_class_map(write_map(tmp_path / "b.tif", labels, names))
+    assert not own.unknown and own.classes == names  # a class of that name
+    path = write_map(tmp_path / "c.tif", labels, names, unknown=True)
+    with rasterio.open(path, "r+") as raster:
+        raster.update_tags(UNKNOWN="2")
+    with pytest.raises(UserError, match="tag UNKNOWN is 2, not the last"):
+        read_class_map(path)

@@ -8,7 +8,7 @@ import pytest
 import rasterio
 import rasterio.shutil
 
-from special_steps.io.legend import attribute_table, polygon_style, raster_style
+from special_steps.io.legend import attribute_table, choice_form, polygon_style, raster_style
 
 NAMES = ["water", "trees & <shrubs>", 'bäume "alt"']
 COLOURS = ["#0000ff", "#00ff00", "#a1b2c3"]
@@ -74,3 +74,12 @@ def test_the_style_of_polygons(name):
     colour = next(p.get("v") for p in symbol.iter("prop") if p.get("k") == "color")
     red, green, blue, alpha = map(int, re.findall(r"\d+", colour))
     assert (f"#{red:02x}{green:02x}{blue:02x}", alpha) == (COLOURS[NAMES.index(name)], 255)
+
+
+def test_the_form_offers_words_and_nothing():
+    names = ["water", 'trees & "old" <x>']
+    (field,) = ElementTree.fromstring(choice_form("reference", names)).iter("field")
+    options = {o.get("name"): o.get("value") for o in field.iter("Option") if o.get("value")}
+    assert options == {"": "{2839923C-8B7D-419E-B84B-CA2FE9B80EC7}"} | dict(
+        zip(names, names, strict=True)
+    )

@@ -59,6 +59,12 @@ def test_few_bands_are_reflectance(nm):
     assert recognised(nm, None, np.full((9, len(nm)), 0.2))[0] == "reflectance"
 
 
+def test_bands_that_show_oxygen_alone():
+    """Cameras that end before the first vapour band."""
+    nm = np.arange(450, 801, 10.0)
+    assert recognised(nm, None, ground("mixed", nm).T)[0] == "reflectance"
+
+
 def test_corrected_radiance_has_the_grounds_shapes():
     nm = SENSORS["full"]
     bands = np.isfinite(material_spectra(["soil"], nm, None)["soil"]).all(0)

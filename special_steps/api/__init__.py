@@ -1,0 +1,1 @@
+"""What Python programs and notebooks call: above the steps, which it runs."""
