@@ -6,13 +6,7 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from special_steps.core.calibration import (
-    Known,
-    confidence,
-    known_of,
-    passed_on,
-    what_is_known,
-)
+from special_steps.core.calibration import confidence, known_of, passed_on
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.prediction import (
@@ -26,23 +20,15 @@ from special_steps.core.store import (
     class_names,
     grid_of,
     open_store,
-    read_array,
-    read_pixels,
     tile_rows,
 )
-from special_steps.core.witnesses import opinions_of
-
-SAMPLE = 100_000  # pixels that labels and map are compared on at most
 
 
-def consensus(
-    *, cotrain: Path | None, pseudo: Path | None, networks: list[Path], out: Path
-) -> None:
+def consensus(*, cotrain: Path | None, networks: list[Path], out: Path) -> None:
     """Average the map of co-training and those of the networks, and say how sure it is.
 
     Args:
         cotrain: store made by cotrain; null for the published method, which has none.
-        pseudo: store made by fuse, to tell how far the map can be trusted; null where co-training has told.
         networks: stores made by network or refine, one for each seed.
         out: store to write.
     """
@@ -62,24 +48,19 @@ def consensus(
                 f" {shape[1]} x {shape[2]}; delete both and run again"
             )
     image = ("y", "x")
-    if cotrain:
-        calibrated = open_store(cotrain, labels=image, confidence=image)
-        known, sure = known_of(calibrated), _as_co_training(calibrated)
-    else:
-        assert pseudo is not None
-        known, sure = _by_labels(pseudo, stores)
-        paths.append(pseudo)
+    calibrated = open_store(cotrain, labels=image, confidence=image) if cotrain else None
+    known = known_of(calibrated) if calibrated else None
     write_prediction_strips(
         out,
         _strips(stores[: len(networks)], stores[len(networks) :], shape[1]),
         shape[1:],
         step="consensus",
-        settings={"known": known._asdict()},
+        settings={"known": known and known._asdict()},
         inputs=paths,
         class_names=names,
         grid=grid_of(first),
         given=given_labels(first),
-        confidence=sure,
+        confidence=_as_co_training(calibrated) if calibrated else _as_probable,
     )
 
 
@@ -95,17 +76,9 @@ def _as_co_training(cotrained: zarr.Group) -> Confidence:
     return sure
 
 
-def _by_labels(pseudo: Path, networks: Sequence[zarr.Group]) -> tuple[Known, Confidence]:
-    """What is known of a scene without co-training, and the confidence of its map."""
-    opinions = opinions_of(open_store(pseudo, labels=("y", "x")))
-    maps = [array_of(store, "probabilities") for store in networks]
-    said, *read = read_pixels([opinions, *maps], read_array(networks[0], "nodata"), SAMPLE)
-    known = what_is_known(said, averaged(read))
-
-    def sure(probabilities: np.ndarray, rows: slice) -> np.ndarray:
-        return confidence(probabilities, known, opinions[:, rows])
-
-    return known, sure
+def _as_probable(probabilities: np.ndarray, _: slice) -> np.ndarray:
+    """The confidence where there was no co-training, whose maps alone it is fitted to."""
+    return confidence(probabilities, None)
 
 
 def _strips(

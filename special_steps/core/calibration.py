@@ -5,8 +5,9 @@ What they lack is a second opinion. So the confidence is logistic in three thing
 log-odds), how many of the witnesses, CLIP and the spectral library, give the pixel the same label, and how far the two
 agree on the scene, up to what is enough. None of the three lowers it as it rises.
 
-The coefficients come from simulated scenes, the half to choose on, whose truth is known by construction; no labelled
-scene was looked at (`python tests/benchmarks/calibration.py`).
+The coefficients come from simulated scenes, the half to choose on, whose truth is known by construction
+(`python tests/benchmarks/calibration.py`). They are fitted to maps of co-training. Of a map without it nothing else is
+known than its probabilities.
 """
 
 from typing import Any, NamedTuple
@@ -33,15 +34,15 @@ class Coefficients(NamedTuple):
     kappa: float  # up to ENOUGH
 
 
-# Fitted by tests/benchmarks/calibration.py; by number of witnesses
+# Fitted and weighted by tests/benchmarks/calibration.py; by number of witnesses
 SEEN = {
-    1: Coefficients(-2.892, 0.502, 0.351, 5.653),
-    2: Coefficients(-1.391, 0.402, 1.504, 1.998),
+    1: Coefficients(-3.108, 0.659, 0.324, 6.341),
+    2: Coefficients(-1.528, 0.762, 0.981, 2.426),
 }
 # For pixels of which no witness was asked, such as those of another scene:
 UNSEEN = {
-    1: Coefficients(-2.862, 0.535, 0.0, 6.025),
-    2: Coefficients(-0.940, 0.522, 0.0, 2.640),
+    1: Coefficients(-3.06, 0.691, 0.0, 6.621),
+    2: Coefficients(-1.187, 0.845, 0.0, 2.677),
 }
 # Kappa above which witnesses that agree more say no more, chosen with the coefficients
 ENOUGH = 0.4
@@ -54,13 +55,13 @@ def log_odds(probability: np.ndarray) -> np.ndarray:
 
 
 def confidence(
-    probabilities: np.ndarray, known: Known, witnesses: np.ndarray | None = None
+    probabilities: np.ndarray, known: Known | None, witnesses: np.ndarray | None = None
 ) -> np.ndarray:
     """The probability that the best label of each pixel is right.
 
     Args:
         probabilities: (class, ...) float32 of the map.
-        known: of the scene; of a map by a model of another scene, of that scene.
+        known: of the scene; of a map by a model of another scene, of that scene; None: the probabilities say it all.
         witnesses: (witness, ...) uint8 labels from 1, what each says is there; None where nobody was asked.
 
     Returns:
@@ -69,6 +70,8 @@ def confidence(
     Raises:
         ValueError: when they are more or fewer witnesses than the scene has.
     """
+    if known is None:
+        return np.minimum(probabilities.max(0), 1)
     if witnesses is not None and len(witnesses) != known.witnesses:
         raise ValueError(f"{len(witnesses)} witnesses, but the scene has {known.witnesses}")
     if len(probabilities) == 1:
@@ -103,10 +106,11 @@ def passed_on(probabilities: np.ndarray, labels: np.ndarray, confidence: np.ndar
     return np.where(probabilities.argmax(0) == before, confidence, open_still)
 
 
-def known_of(cotrained: zarr.Group) -> Known:
-    """What is known of the scene of a store made by cotrain or consensus."""
-    provenance: Any = cotrained.attrs["provenance"]
-    return Known(**provenance["settings"]["known"])
+def known_of(store: zarr.Group) -> Known | None:
+    """What is known of the scene of a store made by cotrain or consensus; None without co-training."""
+    provenance: Any = store.attrs["provenance"]
+    known = provenance["settings"]["known"]
+    return None if known is None else Known(**known)
 
 
 def what_is_known(witnesses: np.ndarray, probabilities: np.ndarray | None) -> Known:
