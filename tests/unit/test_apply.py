@@ -77,7 +77,7 @@ def known(tmp_path_factory) -> Path:
             epochs=folder / "epochs.csv",
         )
     networks = [folder / f"network-{seed}.zarr" for seed in (0, 1)]
-    made = {"cotrain": folder / "cotrain.zarr", "pseudo": None, "networks": networks}
+    made = {"cotrain": folder / "cotrain.zarr", "networks": networks}
     consensus(**made, out=folder / "consensus.zarr")
     return folder
 

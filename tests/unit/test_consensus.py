@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from stores import make_calibrated, make_prediction, one_hot
+from stores import make_calibrated, make_prediction
 
 from special_steps.consensus import consensus
-from special_steps.core.calibration import Known, confidence, known_of
+from special_steps.core.calibration import Known, known_of
 from special_steps.core.errors import UserError
 from special_steps.core.prediction import averaged
 from special_steps.core.store import class_names, grid_of, open_store
@@ -37,7 +37,7 @@ def test_the_step(tmp_path):
     for path, each in zip(paths, maps, strict=True):
         make = make_calibrated if path == paths[0] else make_prediction
         make(path, each, CLASSES, nodata, transform=[1, 0, 0, 0, -1, 0])
-    consensus(cotrain=paths[0], pseudo=None, networks=paths[1:], out=tmp_path / "out.zarr")
+    consensus(cotrain=paths[0], networks=paths[1:], out=tmp_path / "out.zarr")
     image, out = ("y", "x"), tmp_path / "out.zarr"
     found = open_store(
         out, probabilities=("class", *image), labels=image, margin=image, confidence=image
@@ -57,28 +57,22 @@ def test_the_step(tmp_path):
     assert known_of(found) == Known(2, 0.5)
 
 
-@pytest.mark.parametrize("witnesses", [1, 2])
-def test_without_co_training_it_is_the_networks_mean(tmp_path, witnesses):
-    """How sure it is follows from the pseudo-labels: of one witness, or of two."""
+def test_without_co_training_it_is_the_networks_mean(tmp_path):
+    """It is as sure as probable: a confidence fitted to co-training's maps would be one of others."""
+    nodata = np.zeros((40, 30), bool)
+    nodata[3, 4:] = True
     maps = [probabilities(i, (40, 30)) for i in range(3)]
     mean = np.mean(maps, 0)
-    right = (mean.argmax(0) + 1).astype("u1")
-    said = np.where(np.arange(30) < 15, right, right % 3 + 1).astype("u1")
-    two = np.stack([said, right])
     paths = [tmp_path / f"{i}.zarr" for i in range(3)]
     for path, each in zip(paths, maps, strict=True):
-        make_prediction(path, each, CLASSES)
-    pseudo = make_prediction(
-        tmp_path / "p.zarr", one_hot(said, 3), CLASSES, witnesses=two if witnesses == 2 else None
-    )
-    consensus(cotrain=None, pseudo=pseudo, networks=paths, out=tmp_path / "out.zarr")
+        make_prediction(path, each, CLASSES, nodata)
+    consensus(cotrain=None, networks=paths, out=tmp_path / "out.zarr")
     found = open_store(tmp_path / "out.zarr")
-    np.testing.assert_allclose(found["probabilities"][:], mean, atol=1e-6)
-    known = known_of(found)
-    assert known.witnesses == witnesses
-    assert known.kappa == pytest.approx(0.25, abs=0.03)  # half agree, a third by chance
-    asked = two if witnesses == 2 else two[:1]
-    np.testing.assert_allclose(found["confidence"][:], confidence(mean, known, asked), atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"][:][:, ~nodata], mean[:, ~nodata], atol=1e-6)
+    assert known_of(found) is None
+    sure = found["confidence"][:]
+    np.testing.assert_allclose(sure[~nodata], mean.max(0)[~nodata], atol=1e-6)
+    assert (sure[nodata] == 0).all()
 
 
 def test_a_tall_scene_is_read_in_strips(tmp_path, monkeypatch):
@@ -94,7 +88,7 @@ def test_a_tall_scene_is_read_in_strips(tmp_path, monkeypatch):
     maps = [probabilities(i, (600, 4)) for i in range(2)]
     cotrain = make_calibrated(tmp_path / "0.zarr", maps[0], CLASSES)
     network = make_prediction(tmp_path / "1.zarr", maps[1], CLASSES)
-    consensus(cotrain=cotrain, pseudo=None, networks=[network], out=tmp_path / "out.zarr")
+    consensus(cotrain=cotrain, networks=[network], out=tmp_path / "out.zarr")
     assert heights == [256, 256, 88]
     found = open_store(tmp_path / "out.zarr")["probabilities"][:]
     np.testing.assert_allclose(found, (maps[0] + maps[1]) / 2, atol=1e-6)
@@ -114,7 +108,6 @@ def test_maps_that_do_not_fit_are_refused(tmp_path, classes, shape, words):
     with pytest.raises(UserError, match=rf"b\.zarr: .*{words}"):
         consensus(
             cotrain=tmp_path / "a.zarr",
-            pseudo=None,
             networks=[tmp_path / "a.zarr", tmp_path / "b.zarr"],
             out=tmp_path / "out.zarr",
         )

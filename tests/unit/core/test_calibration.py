@@ -68,6 +68,12 @@ def test_a_single_class_is_certain():
     ).all()
 
 
+def test_where_nothing_else_is_known_it_is_the_probability():
+    assert of(0.7, None) == pytest.approx(0.7)
+    above = np.array([[1 + 1e-6], [0]], "f4")  # by rounding
+    assert confidence(above, None) == 1
+
+
 def test_missing_witnesses_are_an_error():
     with pytest.raises(ValueError, match="1 witnesses, but the scene has 2"):
         of(0.9, Known(2, 0.5), [1])
