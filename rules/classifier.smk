@@ -80,6 +80,7 @@ rule network:
 rule consensus:
     input:
         cotrain=lambda w: cotrained(w.scene, w.run),
+        pseudo=lambda w: uncalibrated(w.scene, w.run),
         networks=lambda w: voting(w.scene, w.run),
     output:
         directory("results/{scene}/{run}/consensus.zarr"),
@@ -93,6 +94,7 @@ rule consensus:
         stores=lambda w: flags(
             {
                 "cotrain": next(iter(cotrained(w.scene, w.run)), None),
+                "pseudo": next(iter(uncalibrated(w.scene, w.run)), None),
                 "networks": voting(w.scene, w.run),
             }
         ),

@@ -315,6 +315,11 @@ def unknown():
     ]
 
 
+def uncalibrated(scene, run):
+    """Pseudo-labels of a run without co-training, by which its map's confidence is told."""
+    return [] if cotrained(scene, run) else [f"results/{scene}/{run}/pseudo.zarr"]
+
+
 def voting(scene, run):
     """Stores of the networks that a run's map is made of: what can agree with it, or not."""
     last = TRAINED.get(RUNS[run]["method"])

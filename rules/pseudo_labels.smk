@@ -107,7 +107,6 @@ rule fuse:
         rgb="results/{scene}/rgb.zarr",
     output:
         pseudo=directory("results/{scene}/{run}/pseudo.zarr"),
-        labels=directory("results/{scene}/{run}/witnesses.zarr"),
         witnesses="results/{scene}/{run}/witnesses.json",
     log:
         "logs/{scene}/{run}/fuse.log",
@@ -126,4 +125,4 @@ rule fuse:
         code=digest_of("fuse"),
     shell:
         "python -m special_steps.fuse {params.maps} --rgb {input.rgb} --out {output.pseudo}"
-        " --labels {output.labels} --witnesses {output.witnesses} {params.settings} &> {log}"
+        " --witnesses {output.witnesses} {params.settings} &> {log}"

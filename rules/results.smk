@@ -122,7 +122,7 @@ rule polygons:
 rule presence:
     input:
         prediction=lambda w: f"results/{w.scene}/{w.run}/{exported(w.run)[w.folder]}.zarr",
-        witnesses="results/{scene}/{run}/witnesses.zarr",
+        pseudo="results/{scene}/{run}/pseudo.zarr",
     output:
         "results/{scene}/{run}/{folder}presence.json",
     log:
@@ -135,7 +135,7 @@ rule presence:
         code=digest_of("presence"),
     shell:
         "python -m special_steps.presence --prediction {input.prediction}"
-        " --witnesses {input.witnesses} --out {output} &> {log}"
+        " --pseudo {input.pseudo} --out {output} &> {log}"
 
 
 rule stac:

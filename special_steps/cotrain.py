@@ -29,6 +29,7 @@ from special_steps.classifier.gaussian import (
 )
 from special_steps.classifier.sampling import agreement_set, surest
 from special_steps.core.atomic import atomic_write
+from special_steps.core.calibration import confidence, what_is_known, witnesses_of
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.prediction import margins, write_prediction_strips
@@ -177,20 +178,22 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
     Args:
         features: store made by features.
         pseudo: store made by fuse.
-        out: store to write, class probabilities.
+        out: store to write, class probabilities, and how sure the map is.
         diagnosis: JSON file to write: how far the map and its pseudo-labels agree, by class, and warnings.
     """
     prepared = open_store(features, features=("band", "y", "x"), nodata=("y", "x"))
-    labelled = open_store(pseudo, probabilities=("class", "y", "x"))
+    labelled = open_store(pseudo, probabilities=("class", "y", "x"), labels=("y", "x"))
     bands, labels = array_of(prepared, "features"), array_of(labelled, "probabilities")
     nodata, names = read_array(prepared, "nodata"), class_names(labelled)
     if nodata.all():
         raise UserError(f"{features}: no pixel has data; look at the scene and its no-data value")
     provenance: Any = labelled.attrs["provenance"]
     informed = provenance["settings"].get("informed", False)
-    spectra, sample = read_pixels([bands, labels], nodata, SAMPLE)
+    opinions = witnesses_of(labelled)
+    spectra, sample, said = read_pixels([bands, labels, opinions], nodata, SAMPLE)
     learned = cotrained(np.ascontiguousarray(spectra.T), sample, informed=informed)
-    del spectra, sample
+    known = what_is_known(said, learned.probabilities if learned.ensembles else None)
+    del spectra, sample, said
     log.info("learned from %d pixels: %s", learned.probabilities.shape[1], learned.way)
     pairs = np.zeros((len(names), len(names)), np.int64)
 
@@ -208,15 +211,19 @@ def cotrain(*, features: Path, pseudo: Path, out: Path, diagnosis: Path) -> None
             np.add.at(pairs, (given, found[:, valid].argmax(0)), 1)
             yield found, ~valid
 
+    def sure(found: np.ndarray, rows: slice) -> np.ndarray:
+        return confidence(found, known, opinions[:, rows])
+
     write_prediction_strips(
         out,
         strips(),
         nodata.shape,
         step="cotrain",
-        settings={},
+        settings={"known": known._asdict()},
         inputs=[features, pseudo],
         class_names=names,
         grid=grid_of(prepared),
+        confidence=sure,
     )
     told = diagnose(learned, pairs, names)
     for warning in told["warnings"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zarr
 
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
@@ -14,12 +15,17 @@ from special_steps.core.errors import UserError
 from special_steps.core.notes import gathered
 from special_steps.core.prediction import kappa
 from special_steps.core.store import (
+    array_of,
     class_names,
     grid_of,
     open_store,
     read_array,
+    tile_rows,
 )
 from special_steps.io.ground_truth import read_ground_truth
+
+BINS = 10  # of equal width, of the expected calibration error
+KEPT = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # shares of the reject curve
 
 
 def scores(predicted: np.ndarray, truth: np.ndarray, class_names: list[str]) -> dict[str, Any]:
@@ -91,6 +97,40 @@ def kept(
     return {"reject": least, "share": float(sure.sum() / both.sum()), "oa": oa}
 
 
+def trust(claimed: np.ndarray, order: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """How far a map's confidence can be trusted: as a probability, and as an order.
+
+    Args:
+        claimed: (pixel,) in [0, 1], the probability that the label is right, as the map has it.
+        order: (pixel,), larger where the map is surer; pixels of one value count as their mean.
+        right: (pixel,) bool.
+
+    Returns:
+        ece: expected calibration error, the mean over pixels of |accuracy - mean confidence| of their bin (Guo et al.,
+        ICML 2017); reliability: confidence, accuracy and pixels of each bin that has any, 10 of equal width;
+        reject_curve: accuracy of the surest share of the pixels.
+    """
+    bins = np.minimum((claimed * BINS).astype(int), BINS - 1)
+    pixels = np.bincount(bins, minlength=BINS)
+    sums, hits = (np.bincount(bins, values, BINS) for values in (claimed, right))
+    _, inverse, ties = np.unique(-order, return_inverse=True, return_counts=True)
+    fair = (np.bincount(inverse, right) / ties).repeat(ties)  # surest first
+    upto = np.concatenate([[0], np.cumsum(fair)])
+    counts = [max(1, round(share * len(right))) for share in KEPT]
+    return {
+        "ece": float(np.abs(hits - sums).sum() / len(right)),
+        "reliability": [
+            {"confidence": float(c / n), "accuracy": float(h / n), "pixels": int(n)}
+            for c, h, n in zip(sums, hits, pixels, strict=True)
+            if n
+        ],
+        "reject_curve": [
+            {"kept": share, "accuracy": float(upto[n] / n)}
+            for share, n in zip(KEPT, counts, strict=True)
+        ],
+    }
+
+
 def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -112,10 +152,13 @@ def evaluate(
     class_scores: Path,
     confusion_matrix: Path,
 ) -> None:
-    """Compare a map with the ground truth.
+    """Compare a map, and how sure it is, with the ground truth.
+
+    How sure it is, is its `confidence`; of a map without one the best class's probability, and, for the reject curve,
+    the margin.
 
     Args:
-        prediction: store with `labels`.
+        prediction: store with `labels`, `probabilities` and `margin`, or `confidence`.
         ground_truth: the file, or the tiles of it.
         variable: name of the array inside the file.
         axes: order of the array's axes.
@@ -149,9 +192,12 @@ def evaluate(
             scene_grid=grid_of(store),
         )
     try:
-        found = map_id | scores(predicted, reference, names) | {"warnings": told}
+        found = map_id | scores(predicted, reference, names)
     except UserError as error:
         raise UserError(f"{ground_truth[0]}: {error}") from error
+    both = (predicted > 0) & (reference > 0)
+    right = predicted[both] == reference[both]
+    found |= trust(*_sure(store, both), right) | {"warnings": told}
     if reject is not None and "confidence" in store:  # without it, export says so
         sure = read_array(store, "confidence")
         found["kept"] = kept(predicted, reference, sure, reject)
@@ -160,6 +206,18 @@ def evaluate(
     _write_csv(class_scores, list(found["classes"][0]), [c.values() for c in found["classes"]])
     rows = [[name, *row] for name, row in zip(names, found["confusion"], strict=True)]
     _write_csv(confusion_matrix, ["reference", *names], rows)
+
+
+def _sure(store: zarr.Group, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a map claims and what orders its pixels, surest first, (pixel,) float32 each, of some pixels (y, x) bool."""
+    if "confidence" in store:
+        confidence = read_array(store, "confidence")[where]
+        return confidence, confidence
+    probabilities = array_of(store, "probabilities")
+    best = [
+        np.asarray(probabilities[:, rows]).max(0)[where[rows]] for rows in tile_rows(len(where))
+    ]
+    return np.concatenate(best), read_array(store, "margin")[where]
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:

@@ -12,18 +12,14 @@ from special_steps.classifier.anchored import information
 from special_steps.core.atomic import atomic_write
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
-from special_steps.core.prediction import labels as best_labels
 from special_steps.core.prediction import write_prediction
 from special_steps.core.store import (
     array_of,
     grid_of,
-    new_store,
     open_store,
     read_array,
     read_pixels,
     tile_rows,
-    write_array,
-    write_names,
 )
 from special_steps.io.pseudo_labels import read_probabilities
 
@@ -126,7 +122,6 @@ def fuse(
     features: Path | None,
     rgb: Path,
     out: Path,
-    labels: Path,
     witnesses: Path,
     class_names: list[str],
 ) -> None:
@@ -139,9 +134,8 @@ def fuse(
         features: store made by features, to tell whether CLIP's labels say anything about the spectra; null for maps
             of your own, which count in any case.
         rgb: the scene's RGB store: its size, no-data mask and georeference.
-        out: store to write.
-        labels: store to write, what each witness that has a say calls each pixel: `labels` (witness, y, x); the
-            attributes `witnesses` (their names) and `asked` (by witness, the classes that it can judge) belong to it.
+        out: store to write; where both are asked, it also keeps the labels of each, as `witnesses`. Its settings say
+            who the witnesses are, and which classes each can judge.
         witnesses: JSON file to write: where the maps and the spectral library contradict each other; an agreement of
             null where there is only one of them.
         class_names: the scene's classes, in order.
@@ -155,13 +149,13 @@ def fuse(
     def read(path: Path) -> np.ndarray:
         return read_probabilities(path, class_names, nodata, grid=grid, align=align)
 
-    pseudo, informed = None, False
+    pseudo, informed, opinions = None, False, None
     told: dict[str, Any] = {"between": None, "agreement": None, "classes": [], "warnings": []}
     first = "CLIP" if all(path.is_dir() for path in maps) else "your own map"
-    seen: dict[str, tuple[np.ndarray, list[bool]]] = {}  # by witness: labels, the classes it sees
+    judges: dict[str, list[bool]] = {}  # by witness, which classes it can judge
     if maps:
         pseudo = fused([read(path) for path in maps])
-        seen[first] = best_labels(pseudo, nodata), [True] * len(class_names)
+        judges[first] = [True] * len(class_names)
     if evidence:
         library, found = evidence
         said = json.loads(found.read_text())
@@ -169,16 +163,18 @@ def fuse(
         if informed:
             known = read(library)
             has = [one["spectra"] > 0 for one in said["classes"]]
-            seen[LIBRARY] = best_labels(known, nodata), has
+            judges[LIBRARY] = has
             if pseudo is None:
                 pseudo = fused([known])
             else:
                 pairs = _pairs(pseudo, known, nodata)
+                opinions = both_labels(pseudo, known, has)
+                opinions[:, nodata] = 0
                 told = compared(pairs, class_names, has, first)
                 counts = information(*_pixels(features, pseudo, nodata)) if features else 1.0
                 if counts < LEAST:
                     told["warnings"].insert(0, UNHEARD.format(counts))
-                    del seen[first]
+                    judges[first] = [False] * len(class_names)
                     pseudo = fused([known])
                 else:
                     pseudo = joined(pseudo, known, has)
@@ -189,24 +185,24 @@ def fuse(
             )
     if pseudo is None:
         raise UserError("there is nothing to label this scene with: no CLIP, and no evidence")
+    # the library alone hardly contradicts the map that is made of it
+    if LIBRARY in judges and not any(judges.get(first, [])):
+        judges[LIBRARY] = [False] * len(class_names)
     write_prediction(
         out,
         pseudo,
         nodata,
         step="fuse",
-        settings={"class_names": class_names, "informed": informed},
+        settings={
+            "class_names": class_names,
+            "informed": informed,
+            "witnesses": list(judges.items()),
+        },
         inputs=[*maps, *evidence, rgb],
         class_names=class_names,
         grid=grid,
+        witnesses=opinions,
     )
-    if list(seen) == [LIBRARY]:  # alone, it hardly contradicts the map that is made of it
-        seen[LIBRARY] = seen[LIBRARY][0], [False] * len(class_names)
-    with new_store(labels, step="fuse", settings={}, inputs=[out], grid=grid) as group:
-        write_names(group, class_names)
-        stacked = np.stack([given for given, _ in seen.values()])
-        write_array(group, "labels", stacked, ("witness", "y", "x"))
-        group.attrs["witnesses"] = list(seen)
-        group.attrs["asked"] = [asked for _, asked in seen.values()]
     for warning in told["warnings"]:
         log.warning(warning)
     with atomic_write(witnesses) as file:
@@ -218,6 +214,25 @@ def _pixels(features: Path, clip: np.ndarray, nodata: np.ndarray) -> tuple[np.nd
     bands = array_of(open_store(features, features=("band", "y", "x")), "features")
     spectra, sample = read_pixels([bands, clip], nodata, SAMPLE)
     return np.ascontiguousarray(spectra.T), sample
+
+
+def both_labels(clip: np.ndarray, library: np.ndarray, known: Sequence[bool]) -> np.ndarray:
+    """What each witness says is there; the library doesn't contradict a class that it has no spectra of.
+
+    Args:
+        clip: (class, y, x) float32.
+        library: of the same shape.
+        known: which classes have spectra.
+
+    Returns:
+        (2, y, x) uint8 labels from 1.
+    """
+    found = np.empty((2, *clip.shape[1:]), np.uint8)
+    for rows in tile_rows(clip.shape[1]):
+        first, second = (each[:, rows].argmax(0) for each in (clip, library))
+        found[0, rows] = first + 1
+        found[1, rows] = np.where(np.asarray(known)[first], second, first) + 1
+    return found
 
 
 def _pairs(clip: np.ndarray, library: np.ndarray, nodata: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from special_steps.core.atomic import atomic_write
+from special_steps.core.calibration import witnesses_of
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.store import array_of, class_names, open_store, tile_rows
@@ -102,32 +103,32 @@ def _compared(witness: str, pairs: np.ndarray, k: int, names: Sequence[str]) -> 
     )
 
 
-def presence(*, prediction: Path, witnesses: Path, out: Path) -> None:
+def presence(*, prediction: Path, pseudo: Path, out: Path) -> None:
     """Tell which words did not work.
 
     Args:
         prediction: store with `labels`, the map.
-        witnesses: store made by fuse, what each witness alone calls each pixel.
+        pseudo: store made by fuse, with what each witness alone calls each pixel.
         out: JSON file to write: for each class whether it is there, and warnings.
 
     Raises:
         UserError: for stores of different scenes or classes.
     """
     mapped = open_store(prediction, labels=("y", "x"))
-    seen = open_store(witnesses, labels=("witness", "y", "x"))
-    of_map, of_witnesses = array_of(mapped, "labels"), array_of(seen, "labels")
+    labelled = open_store(pseudo, labels=("y", "x"))
+    of_map, of_witnesses = array_of(mapped, "labels"), witnesses_of(labelled)
     names = class_names(mapped)
-    if class_names(seen) != names or of_witnesses.shape[1:] != of_map.shape:
+    if class_names(labelled) != names or of_witnesses.shape[1:] != of_map.shape:
         raise UserError(
-            f"{witnesses}: not of the same classes or size as {prediction}; delete both and run again"
+            f"{pseudo}: not of the same classes or size as {prediction}; delete both and run again"
         )
     count = len(names) + 1
-    called = cast(list[str], seen.attrs["witnesses"])
-    asked = dict(zip(called, cast(list[list[bool]], seen.attrs["asked"]), strict=True))
-    pairs = {witness: np.zeros((count, count), np.int64) for witness in called}
+    provenance: Any = labelled.attrs["provenance"]
+    asked: dict[str, list[bool]] = dict(provenance["settings"]["witnesses"])
+    pairs = {witness: np.zeros((count, count), np.int64) for witness in asked}
     for rows in tile_rows(of_map.shape[0]):
         here = np.asarray(of_map[rows]).astype(np.int64)
-        for table, label in zip(pairs.values(), np.asarray(of_witnesses[:, rows]), strict=True):
+        for table, label in zip(pairs.values(), of_witnesses[:, rows], strict=True):
             both = np.bincount((count * label.astype(np.int64) + here).ravel(), minlength=count**2)
             table += both.reshape(count, count)
     told = presences({w: table[1:, 1:] for w, table in pairs.items()}, asked, names)

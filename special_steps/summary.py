@@ -14,7 +14,7 @@ from special_steps.core.cli import run
 from special_steps.core.stages import STAGES
 from special_steps.core.store import open_store
 
-SCORES = ["oa", "aa", "kappa"]
+SCORES = ["oa", "aa", "kappa", "ece"]
 BY_POINTS = "Accuracy and areas by reference points"
 
 
@@ -22,7 +22,7 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     """Mean and sample standard deviation over seeds of each scene, run and stage.
 
     Args:
-        metrics: columns scene, run, stage, seed, oa, aa, kappa; one row per evaluated map.
+        metrics: columns scene, run, stage, seed, oa, aa, kappa, ece; one row per evaluated map.
 
     Returns:
         A row per scene, run and stage (in the order of the method), columns seeds, and
@@ -229,7 +229,8 @@ def _page(
         there = [name for name in STAGES if name in set(shown["stage"])]
         meanings = "; ".join(f"<i>{name}</i>: {STAGES[name]}" for name in there)
         page += (
-            f"<p>Mean ± standard deviation over seeds. {meanings}.</p>"
+            "<p>Mean ± standard deviation over seeds. ECE: how far the confidence is from the accuracy."
+            f" {meanings}.</p>"
             f"{_html(shown)}<h2>Classes (mean over seeds)</h2>{_html(_class_scores(found))}"
         )
     else:

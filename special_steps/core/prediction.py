@@ -1,6 +1,6 @@
 """Class probabilities of a scene and what follows from them: labels and margins."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,12 @@ from special_steps.core.store import (
     create_array,
     new_store,
     tile_rows,
+    write_array,
     write_names,
 )
+
+# From a strip's probabilities (class, rows, x) and its rows to the probability that a label is right, (rows, x) float32
+Confidence = Callable[[np.ndarray, slice], np.ndarray]
 
 
 def margins(probabilities: np.ndarray) -> np.ndarray:
@@ -67,6 +71,7 @@ def write_prediction(
     inputs: Sequence[Path],
     class_names: Sequence[str],
     grid: Grid,
+    witnesses: np.ndarray | None = None,
 ) -> None:
     """Write a store of `probabilities`, `labels`, `margin` and `nodata`; zeros where no data.
 
@@ -77,6 +82,7 @@ def write_prediction(
         step: what made them; settings and inputs as in new_store.
         class_names: the classes, in order.
         grid: where the pixels lie.
+        witnesses: (witness, y, x) uint8 labels from 1 of the maps that these were joined from, kept beside them.
     """
     write_prediction_strips(
         out,
@@ -87,6 +93,7 @@ def write_prediction(
         inputs=inputs,
         class_names=class_names,
         grid=grid,
+        witnesses=witnesses,
     )
 
 
@@ -100,6 +107,8 @@ def write_prediction_strips(
     inputs: Sequence[Path],
     class_names: Sequence[str],
     grid: Grid,
+    witnesses: np.ndarray | None = None,
+    confidence: Confidence | None = None,
 ) -> None:
     """The same store as write_prediction's, from strips of rows: memory does not grow with the scene's height.
 
@@ -111,6 +120,8 @@ def write_prediction_strips(
         step: what made them; settings and inputs as in new_store.
         class_names: the classes, in order.
         grid: where the pixels lie.
+        witnesses: as in write_prediction.
+        confidence: how sure each label is; the store then holds it as `confidence`.
 
     Raises:
         ValueError: when the strips do not fill the scene.
@@ -123,6 +134,9 @@ def write_prediction_strips(
         best = create_array(group, "labels", shape, ("y", "x"), "uint8")
         margin = create_array(group, "margin", shape, ("y", "x"))
         missing = create_array(group, "nodata", shape, ("y", "x"), "bool")
+        sure = create_array(group, "confidence", shape, ("y", "x")) if confidence else None
+        if witnesses is not None:
+            write_array(group, "witnesses", witnesses, ("witness", "y", "x"))
         y = 0
         for part, nodata in strips:
             part = part.astype(np.float32, copy=True)
@@ -134,6 +148,8 @@ def write_prediction_strips(
             best[rows] = labels(part, nodata)
             margin[rows] = part_margin
             missing[rows] = nodata
+            if sure is not None and confidence is not None:
+                sure[rows] = np.where(nodata, 0, confidence(part, rows))
             y = rows.stop
         if y != shape[0]:
             raise ValueError(f"the strips have {y} rows, the scene {shape[0]}")

@@ -27,7 +27,7 @@ TILE = 256  # pixels along y and x of a chunk
 zarr.config.set({"threading.max_workers": 2})
 PACKAGES = ("numpy", "zarr", "torch", "open_clip_torch", "scikit-learn", "rasterio")
 DTYPES = {  # by array name; the others are float32
-    "nodata": "bool", "labels": "uint8",
+    "nodata": "bool", "labels": "uint8", "witnesses": "uint8",
     "band": "float64", "good_band": "bool", "fwhm": "float64", "y": "float64", "x": "float64",
 }  # fmt: skip
 COORDINATES: dict[str, tuple[str, ...]] = {

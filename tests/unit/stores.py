@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from special_steps.core.prediction import write_prediction
+from special_steps.core.prediction import write_prediction, write_prediction_strips
 from special_steps.core.store import (
     UNKNOWN,
     Grid,
@@ -69,12 +69,45 @@ def make_prediction(
     nodata: np.ndarray | None = None,
     crs: str | None = None,
     transform: list[float] | None = None,
+    witnesses: np.ndarray | None = None,
 ) -> Path:
     """Probabilities, labels and margin as fuse, warmup and refine write them."""
     nodata = np.zeros(probabilities.shape[1:], bool) if nodata is None else nodata
-    grid = Grid(crs, None if transform is None else tuple(transform))
-    made_by = {"step": "test", "settings": {}, "inputs": []}
-    write_prediction(path, probabilities, nodata, class_names=class_names, grid=grid, **made_by)
+    write_prediction(
+        path,
+        probabilities,
+        nodata,
+        step="test",
+        settings={},
+        inputs=[],
+        class_names=class_names,
+        grid=Grid(crs, None if transform is None else tuple(transform)),
+        witnesses=witnesses,
+    )
+    return path
+
+
+def make_calibrated(
+    path: Path,
+    probabilities: np.ndarray,
+    class_names: list[str],
+    nodata: np.ndarray | None = None,
+    confidence: float = 0.9,
+    transform: list[float] | None = None,
+) -> Path:
+    """The same as cotrain writes it, everywhere as sure."""
+    shape = probabilities.shape[1:]
+    write_prediction_strips(
+        path,
+        [(probabilities, np.zeros(shape, bool) if nodata is None else nodata)],
+        shape,
+        step="test",
+        settings={"known": {"witnesses": 2, "kappa": 0.5}},
+        inputs=[],
+        class_names=class_names,
+        grid=Grid(None, None if transform is None else tuple(transform)),
+        confidence=lambda part, rows: np.full(part.shape[1:], confidence, np.float32),
+    )
     return path
 
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from stores import make_prediction
+from stores import make_calibrated, make_prediction, one_hot
 
 from special_steps.consensus import averaged, consensus
+from special_steps.core.calibration import Known, confidence, known_of
 from special_steps.core.errors import UserError
 from special_steps.core.store import class_names, grid_of, open_store
 
@@ -33,10 +34,13 @@ def test_the_step(tmp_path):
     maps = [probabilities(i) for i in range(3)]
     paths = [tmp_path / f"{i}.zarr" for i in range(3)]
     for path, each in zip(paths, maps, strict=True):
-        make_prediction(path, each, CLASSES, nodata, transform=[1, 0, 0, 0, -1, 0])
-    consensus(cotrain=paths[0], networks=paths[1:], out=tmp_path / "out.zarr")
+        make = make_calibrated if path == paths[0] else make_prediction
+        make(path, each, CLASSES, nodata, transform=[1, 0, 0, 0, -1, 0])
+    consensus(cotrain=paths[0], pseudo=None, networks=paths[1:], out=tmp_path / "out.zarr")
     image, out = ("y", "x"), tmp_path / "out.zarr"
-    found = open_store(out, probabilities=("class", *image), labels=image, margin=image)
+    found = open_store(
+        out, probabilities=("class", *image), labels=image, margin=image, confidence=image
+    )
     wanted = (maps[0] + (maps[1] + maps[2]) / 2) / 2
     np.testing.assert_allclose(found["probabilities"][:][:, ~nodata], wanted[:, ~nodata], atol=1e-6)
     np.testing.assert_array_equal(found["labels"][:][~nodata], wanted.argmax(0)[~nodata] + 1)
@@ -44,16 +48,36 @@ def test_the_step(tmp_path):
     assert (found["nodata"][:] == nodata).all()
     assert class_names(found) == CLASSES
     assert grid_of(found) == grid_of(open_store(paths[0]))
+    sure, same = found["confidence"][:], wanted.argmax(0) == maps[0].argmax(0)
+    assert (sure[nodata] == 0).all()
+    np.testing.assert_allclose(sure[same & ~nodata], 0.9)
+    assert (~same & ~nodata).any()
+    assert (sure[~same & ~nodata] <= 0.1 + 1e-6).all()
+    assert known_of(found) == Known(2, 0.5)
 
 
-def test_without_co_training_it_is_the_networks_mean(tmp_path):
-    maps = [probabilities(i) for i in range(3)]
+@pytest.mark.parametrize("witnesses", [1, 2])
+def test_without_co_training_it_is_the_networks_mean(tmp_path, witnesses):
+    """How sure it is follows from the pseudo-labels: of one witness, or of two."""
+    maps = [probabilities(i, (40, 30)) for i in range(3)]
+    mean = np.mean(maps, 0)
+    right = (mean.argmax(0) + 1).astype("u1")
+    said = np.where(np.arange(30) < 15, right, right % 3 + 1).astype("u1")
+    two = np.stack([said, right])
     paths = [tmp_path / f"{i}.zarr" for i in range(3)]
     for path, each in zip(paths, maps, strict=True):
         make_prediction(path, each, CLASSES)
-    consensus(cotrain=None, networks=paths, out=tmp_path / "out.zarr")
-    found = open_store(tmp_path / "out.zarr")["probabilities"][:]
-    np.testing.assert_allclose(found, np.mean(maps, 0), atol=1e-6)
+    pseudo = make_prediction(
+        tmp_path / "p.zarr", one_hot(said, 3), CLASSES, witnesses=two if witnesses == 2 else None
+    )
+    consensus(cotrain=None, pseudo=pseudo, networks=paths, out=tmp_path / "out.zarr")
+    found = open_store(tmp_path / "out.zarr")
+    np.testing.assert_allclose(found["probabilities"][:], mean, atol=1e-6)
+    known = known_of(found)
+    assert known.witnesses == witnesses
+    assert known.kappa == pytest.approx(0.25, abs=0.03)  # half agree, a third by chance
+    asked = two if witnesses == 2 else two[:1]
+    np.testing.assert_allclose(found["confidence"][:], confidence(mean, known, asked), atol=1e-5)
 
 
 def test_a_tall_scene_is_read_in_strips(tmp_path, monkeypatch):
@@ -67,11 +91,9 @@ def test_a_tall_scene_is_read_in_strips(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "averaged", watched)
     maps = [probabilities(i, (600, 4)) for i in range(2)]
-    for i, each in enumerate(maps):
-        make_prediction(tmp_path / f"{i}.zarr", each, CLASSES)
-    consensus(
-        cotrain=tmp_path / "0.zarr", networks=[tmp_path / "1.zarr"], out=tmp_path / "out.zarr"
-    )
+    cotrain = make_calibrated(tmp_path / "0.zarr", maps[0], CLASSES)
+    network = make_prediction(tmp_path / "1.zarr", maps[1], CLASSES)
+    consensus(cotrain=cotrain, pseudo=None, networks=[network], out=tmp_path / "out.zarr")
     assert heights == [256, 256, 88]
     found = open_store(tmp_path / "out.zarr")["probabilities"][:]
     np.testing.assert_allclose(found, (maps[0] + maps[1]) / 2, atol=1e-6)
@@ -91,6 +113,7 @@ def test_maps_that_do_not_fit_are_refused(tmp_path, classes, shape, words):
     with pytest.raises(UserError, match=rf"b\.zarr: .*{words}"):
         consensus(
             cotrain=tmp_path / "a.zarr",
+            pseudo=None,
             networks=[tmp_path / "a.zarr", tmp_path / "b.zarr"],
             out=tmp_path / "out.zarr",
         )

@@ -7,6 +7,7 @@ import pytest
 from stores import make_prediction, make_store
 
 from special_steps import cotrain as module
+from special_steps.core.calibration import known_of
 from special_steps.core.errors import UserError
 from special_steps.core.store import class_names, open_store, read_array
 from special_steps.cotrain import cotrain, cotrained, predict
@@ -150,6 +151,33 @@ def test_the_step_writes_a_prediction_and_a_diagnosis(stores, tmp_path):
     assert told["agreement"] == pytest.approx(0.7, abs=0.03)
     assert sum(c["cotrain_share"] for c in told["classes"]) == pytest.approx(1)
     assert told["warnings"] == []
+
+
+def test_the_step_says_how_sure_it_is(stores, tmp_path):
+    """Surer where the labels agree; less sure of the whole scene where a second witness contradicts the first."""
+    features, pseudo, nodata, _ = stores
+    said = read_array(open_store(pseudo), "labels")
+    guess = np.random.default_rng(5).integers(1, 4, said.shape).astype("u1")
+    found = {}
+    for name, both in (("one", None), ("agree", [said, said]), ("differ", [said, guess])):
+        witnesses = None if both is None else np.stack(both)
+        labelled = make_prediction(
+            tmp_path / f"{name}-p.zarr",
+            read_array(open_store(pseudo), "probabilities"),
+            ["a", "b", "c"],
+            nodata,
+            witnesses=witnesses,
+        )
+        out = tmp_path / f"{name}.zarr"
+        cotrain(features=features, pseudo=labelled, out=out, diagnosis=tmp_path / "d.json")
+        store = open_store(out, confidence=("y", "x"))
+        assert known_of(store).witnesses == (1 if both is None else 2)
+        found[name] = confidence = read_array(store, "confidence")
+        assert not confidence[nodata].any()
+        assert confidence[~nodata].min() > 0
+        same = (read_array(store, "labels") == said) & ~nodata
+        assert confidence[same].mean() > confidence[~same & ~nodata].mean()
+    assert found["agree"][~nodata].mean() > found["differ"][~nodata].mean() + 0.03
 
 
 def test_a_bounded_sample_of_a_large_scene_says_nearly_the_same(stores, tmp_path, monkeypatch):

@@ -9,7 +9,8 @@ import pytest
 from stores import add_confidence, make_prediction, one_hot
 
 from special_steps.core.errors import UserError
-from special_steps.evaluate import evaluate, kept, scores
+from special_steps.core.store import new_store, write_array, write_names
+from special_steps.evaluate import evaluate, kept, scores, trust
 
 NAMES = ["a", "b", "c"]
 KEYS = {  # scikit-learn's names
@@ -136,6 +137,33 @@ def test_scores_equal_scikit_learns(seed):
         np.testing.assert_allclose(per_class(found, key), wanted)
 
 
+# --- how sure ---
+
+
+def test_calibration_error_and_reject_curve_worked_by_hand():
+    """Bin .9: claims 1.9, right 2; bin .5: 1.1 and 1; bin .1: .1 and 0: (.1 + .1 + .1) / 5."""
+    claimed = np.array([0.55, 0.95, 0.1, 0.95, 0.55])
+    right = np.array([False, True, False, True, True])
+    found = trust(claimed, claimed, right)
+    assert found["ece"] == pytest.approx(0.06)
+    assert [row["pixels"] for row in found["reliability"]] == [1, 2, 2]
+    assert [row["accuracy"] for row in found["reliability"]] == [0, 0.5, 1]
+    assert [row["confidence"] for row in found["reliability"]] == pytest.approx([0.1, 0.55, 0.95])
+    curve = {row["kept"]: row["accuracy"] for row in found["reject_curve"]}
+    assert list(curve) == [1, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1]
+    assert curve[1] == pytest.approx(3 / 5)
+    assert curve[0.8] == pytest.approx(3 / 4)
+    assert curve[0.6] == pytest.approx(2.5 / 3)  # one of two pixels that are equally sure
+    assert curve[0.4] == curve[0.1] == 1
+
+
+def test_a_confidence_that_is_certain_falls_in_the_last_bin():
+    found = trust(np.ones(4), np.ones(4), np.array([True, True, True, False]))
+    assert found["ece"] == pytest.approx(0.25)
+    assert found["reliability"] == [{"confidence": 1, "accuracy": 0.75, "pixels": 4}]
+    assert {row["accuracy"] for row in found["reject_curve"]} == {0.75}
+
+
 # --- the step -------------------------------------------------------------------------------------
 
 
@@ -210,6 +238,21 @@ def test_undefined_scores_are_null_and_empty_never_nan(tmp_path):
     assert "NaN" not in metrics
     assert json.loads(metrics)["classes"][1]["producers_accuracy"] is None
     assert classes.splitlines()[2] == "b,,,,,0"
+
+
+def test_the_confidence_of_a_map_comes_before_its_probabilities(tmp_path):
+    truth = np.array([[1, 2, 2, 0]])
+    labels, confidence = np.array([[1, 1, 2, 1]], "u1"), np.array([[0.9, 0.2, 0.9, 0.5]], "f4")
+    with new_store(tmp_path / "sure.zarr", step="test", settings={}, inputs=[]) as group:
+        write_names(group, NAMES)
+        write_array(group, "labels", labels, ("y", "x"))
+        write_array(group, "confidence", confidence, ("y", "x"))
+    prediction, file = files_of(tmp_path, truth, labels)
+    for path, ece in ((tmp_path / "sure.zarr", (0.2 + 0.2) / 3), (prediction, 1 / 3)):
+        found = json.loads(run(tmp_path, path, file, labels={"a": 1, "b": 2})[0])
+        assert found["ece"] == pytest.approx(ece)
+        assert found["oa"] == pytest.approx(2 / 3)
+        assert found["reject_curve"][0] == {"kept": 1, "accuracy": pytest.approx(2 / 3)}
 
 
 def test_class_names_with_commas_stay_whole(tmp_path):

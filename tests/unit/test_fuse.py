@@ -11,7 +11,7 @@ from stores import make_prediction, make_rgb, make_store, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.core.store import Grid, class_names, grid_of, open_store
-from special_steps.fuse import compared, fused, joined
+from special_steps.fuse import LIBRARY, both_labels, compared, fused, joined
 from special_steps.fuse import fuse as step
 
 NAMES = ["soil", "tree", "water"]
@@ -26,7 +26,6 @@ def fuse(
         evidence=list(evidence),
         features=features,
         out=out,
-        labels=out.with_name(f"{out.stem}-witnesses.zarr"),
         witnesses=out.with_suffix(".json"),
         **{"align": False} | given,
     )
@@ -43,6 +42,11 @@ def result(path):
         path, probabilities=("class", "y", "x"), labels=("y", "x"), margin=("y", "x")
     )
     return found["probabilities"][:], found["labels"][:], found["margin"][:]
+
+
+def judges(path):
+    """Who the witnesses are, and which classes each can judge."""
+    return dict(open_store(path).attrs["provenance"]["settings"]["witnesses"])
 
 
 # --- the mean -------------------------------------------------------------------------------------
@@ -201,6 +205,11 @@ def test_words_and_spectra_are_joined(tmp_path, given):
     wanted = joined(fused([probabilities(1), probabilities(2)]), probabilities(3), [True] * 3)
     np.testing.assert_allclose(found[:, 1:], wanted[:, 1:], atol=1e-6)
     assert labels[0, 0] == 0
+    witnesses = open_store(given["out"])["witnesses"][:]
+    clip = fused([probabilities(1), probabilities(2)]).argmax(0) + 1
+    spectra = probabilities(3).argmax(0) + 1
+    np.testing.assert_array_equal(witnesses[:, 1:], np.stack([clip, spectra])[:, 1:])
+    assert not witnesses[:, 0, 0].any()
     assert told["between"] == "CLIP and the spectral library"
     counted = sum(sum(one["library"].values()) for one in told["classes"])
     assert counted == 19, "all pixels with data"
@@ -235,6 +244,8 @@ def test_clip_has_no_say_where_its_labels_say_nothing_about_the_spectra(tmp_path
         found, joined(clip, known, [True] * 3) if useful else known, atol=1e-6
     )
     assert any("little information" in warning for warning in told["warnings"]) != useful
+    # the map of a library that is alone is not judged: neither by itself, nor by who is not heard
+    assert judges(tmp_path / "p.zarr") == dict.fromkeys(["CLIP", LIBRARY], [useful] * 3)
 
 
 def test_the_library_alone(tmp_path, given):
@@ -244,6 +255,7 @@ def test_the_library_alone(tmp_path, given):
     np.testing.assert_allclose(found[:, 1:], probabilities(3)[:, 1:], atol=1e-6)
     assert told["agreement"] is None
     assert told["warnings"] == []
+    assert judges(given["out"]) == {LIBRARY: [False] * 3}
 
 
 def test_a_library_without_a_say_changes_nothing(tmp_path, given):
@@ -256,6 +268,7 @@ def test_a_library_without_a_say_changes_nothing(tmp_path, given):
     for one, other in zip(with_it, result(given["out"]), strict=True):
         np.testing.assert_array_equal(one, other)
     assert told["agreement"] is None
+    assert judges(tmp_path / "q.zarr") == judges(tmp_path / "p.zarr") == {"CLIP": [True] * 3}
 
 
 def test_nothing_to_label_with(tmp_path, given):
@@ -290,6 +303,14 @@ def test_classes_without_spectra_contradict_nobody():
     assert compared(PAIRS, NAMES, [False] * 3, "CLIP")["agreement"] is None
 
 
+def test_the_labels_of_both_witnesses_by_hand():
+    """The library has no spectra of the third class: what CLIP calls so it doesn't contradict."""
+    clip, library = (one_hot(np.array([row]), 3) for row in ([1, 2, 3], [1, 1, 2]))
+    found = both_labels(clip, library, [True, True, False])
+    assert found.tolist() == [[[1, 2, 3]], [[1, 1, 3]]]
+    assert found.dtype == np.uint8
+
+
 def test_a_class_of_a_few_pixels_is_not_worth_a_sentence():
     pairs = np.array([[1000, 0], [5, 0]])
     assert compared(pairs, NAMES[:2], [True] * 2, "CLIP")["warnings"] == []
@@ -316,6 +337,7 @@ def test_a_map_of_ones_own_is_called_so(tmp_path, given):
     evidence = (library, said(tmp_path / "e.json"))
     told = fuse(maps=[tmp_path / "own.npz"], evidence=evidence, **given)
     assert told["between"] == "your own map and the spectral library"
+    assert list(judges(given["out"])) == ["your own map", LIBRARY]
 
 
 # --- a map of one's own ---------------------------------------------------------------------------

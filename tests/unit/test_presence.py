@@ -8,7 +8,8 @@ import pytest
 from stores import make_prediction, one_hot
 
 from special_steps.core.errors import UserError
-from special_steps.core.store import new_store, write_array, write_names
+from special_steps.core.prediction import write_prediction
+from special_steps.core.store import UNKNOWN
 from special_steps.fuse import fuse
 from special_steps.presence import overlaps, presence, presences
 
@@ -117,11 +118,19 @@ def test_a_single_class():
 # --- the step -------------------------------------------------------------------------------------
 
 
-def witness_store(path: Path, labels, asked=BOTH, names=NAMES) -> Path:
-    with new_store(path, step="fuse", settings={}, inputs=[]) as group:
-        write_names(group, names)
-        write_array(group, "labels", np.stack(labels).astype("u1"), ("witness", "y", "x"))
-        group.attrs["witnesses"], group.attrs["asked"] = list(asked), list(asked.values())
+def pseudo_store(path: Path, witnesses, asked=BOTH, names=NAMES) -> Path:
+    """As fuse writes it, with the labels of both witnesses."""
+    write_prediction(
+        path,
+        one_hot(witnesses[0], len(names)),
+        witnesses[0] == 0,
+        step="fuse",
+        settings={"witnesses": list(asked.items())},
+        inputs=[],
+        class_names=names,
+        grid=UNKNOWN,
+        witnesses=np.stack(witnesses).astype("u1"),
+    )
     return path
 
 
@@ -135,15 +144,15 @@ def scene(labels):
 def test_from_stores_to_a_file(tmp_path, caplog):
     nodata = scene(MAP) == 0
     mapped = make_prediction(tmp_path / "map.zarr", one_hot(scene(MAP), 3), NAMES, nodata)
-    seen = witness_store(tmp_path / "w.zarr", [scene(changed(2)), scene(changed(1))])
-    presence(prediction=mapped, witnesses=seen, out=tmp_path / "p.json")
+    seen = pseudo_store(tmp_path / "p.zarr", [scene(changed(2)), scene(changed(1))])
+    presence(prediction=mapped, pseudo=seen, out=tmp_path / "p.json")
     found = json.loads((tmp_path / "p.json").read_text())
     assert present(found) == [True, True, False]
     assert [c["share"] for c in found["classes"]] == pytest.approx([59 / 99, 30 / 99, 10 / 99])
     assert [r.getMessage() for r in caplog.records] == found["warnings"]
 
 
-def test_what_fuse_writes_is_read(tmp_path, monkeypatch):
+def test_what_fuse_writes_is_read(tmp_path):
     """With CLIP alone: its labels are the pseudo-labels, those of its own map."""
     nodata = scene(MAP) == 0
     mapped = make_prediction(tmp_path / "scale.zarr", one_hot(scene(MAP), 3), NAMES, nodata)
@@ -154,21 +163,30 @@ def test_what_fuse_writes_is_read(tmp_path, monkeypatch):
         features=None,
         rgb=mapped,
         out=tmp_path / "pseudo.zarr",
-        labels=tmp_path / "w.zarr",
         witnesses=tmp_path / "w.json",
         class_names=NAMES,
     )
     other = make_prediction(tmp_path / "map.zarr", one_hot(scene(changed(2)), 3), NAMES, nodata)
     for prediction, wanted in ((mapped, [True] * 3), (other, [True, True, False])):
-        presence(prediction=prediction, witnesses=tmp_path / "w.zarr", out=tmp_path / "p.json")
+        presence(prediction=prediction, pseudo=tmp_path / "pseudo.zarr", out=tmp_path / "p.json")
         found = json.loads((tmp_path / "p.json").read_text())
         assert present(found) == wanted and list(found["classes"][0]["overlaps"]) == ["CLIP"]
+
+
+def test_the_order_of_the_witnesses_is_that_of_their_labels(tmp_path):
+    nodata = scene(MAP) == 0
+    mapped = make_prediction(tmp_path / "map.zarr", one_hot(scene(MAP), 3), NAMES, nodata)
+    asked = {"your own map": [True] * 3, "the spectral library": [True] * 3}
+    seen = pseudo_store(tmp_path / "p.zarr", [scene(MAP), scene(changed(1))], asked)
+    presence(prediction=mapped, pseudo=seen, out=tmp_path / "p.json")
+    snow = json.loads((tmp_path / "p.json").read_text())["classes"][2]
+    assert snow["overlaps"] == {"your own map": 1, "the spectral library": 0}
 
 
 def test_stores_of_different_scenes_are_refused(tmp_path):
     mapped = make_prediction(tmp_path / "map.zarr", one_hot(scene(MAP), 3), NAMES)
     for name, labels, names in (("a", scene(MAP)[:9], NAMES), ("b", scene(MAP), ["x", "y", "z"])):
-        seen = witness_store(tmp_path / f"{name}.zarr", [labels, labels], names=names)
+        seen = pseudo_store(tmp_path / f"{name}.zarr", [labels, labels], names=names)
         with pytest.raises(UserError, match=r"not of the same classes or size as .*map\.zarr"):
-            presence(prediction=mapped, witnesses=seen, out=tmp_path / "p.json")
+            presence(prediction=mapped, pseudo=seen, out=tmp_path / "p.json")
     assert not (tmp_path / "p.json").exists()

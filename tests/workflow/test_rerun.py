@@ -346,11 +346,7 @@ INPUTS = [
     "results/demo/evidence.json",
     "results/demo/evidence.csv",
     *(f"results/demo/{run}/witnesses.json" for run in ("hsi", "lda")),
-    *(
-        f"results/demo/{run}/{name}"
-        for run in ("hsi", "published", "lda")
-        for name in ("witnesses.zarr", "presence.json")
-    ),
+    *(f"results/demo/{run}/presence.json" for run in ("hsi", "published", "lda")),
     "results/demo/hsi/cotrain.zarr",
     "results/demo/hsi/cotrain.json",
     "results/demo/hsi/cotrain.metrics.json",
