@@ -44,7 +44,7 @@ log = logging.getLogger("special")
 SCENE, RUN, IN_MEMORY = "scene", "quick", str(WHERE)
 # Settings of what a quick map does not do: networks, files, other scenes and runs, evaluation.
 NOT_HERE = ("scenes", "runs", "path", "ground_truth", "reference", "seeds", "classifier", "network",
-            "training", "refine", "export")  # fmt: skip
+            "training", "refine", "export", "apply", "train_together", "reject")  # fmt: skip
 
 Cube = str | Path | Sequence[str | Path] | xarray.DataArray | xarray.Dataset
 Classes = Sequence[str | Mapping[str, Sequence[str]]] | Mapping[str, Sequence[str]]

@@ -19,6 +19,7 @@ from special_steps.core.store import (
     open_store,
     write_array,
 )
+from special_steps.core.witnesses import LIBRARY, witnesses_told
 from special_steps.fuse import changed, compared, fused, joined
 from special_steps.fuse import fuse as step
 
@@ -56,6 +57,11 @@ def result(path):
         path, probabilities=("class", "y", "x"), labels=("y", "x"), margin=("y", "x")
     )
     return found["probabilities"][:], found["labels"][:], found["margin"][:]
+
+
+def heard(path):
+    """Which witnesses have a say."""
+    return {witness.name: witness.heard for witness in witnesses_told(open_store(path))}
 
 
 # --- the mean -------------------------------------------------------------------------------------
@@ -253,6 +259,7 @@ def test_clip_has_no_say_where_its_labels_say_nothing_about_the_spectra(tmp_path
         found, joined(clip, known, [True] * 3) if useful else known, atol=1e-6
     )
     assert any("little information" in warning for warning in told["warnings"]) != useful
+    assert heard(tmp_path / "p.zarr") == {"CLIP": useful, LIBRARY: True}
 
 
 def test_the_library_alone(tmp_path, given):
@@ -262,6 +269,7 @@ def test_the_library_alone(tmp_path, given):
     np.testing.assert_allclose(found[:, 1:], probabilities(3)[:, 1:], atol=1e-6)
     assert told["agreement"] is None
     assert told["warnings"] == []
+    assert heard(given["out"]) == {LIBRARY: True}
 
 
 def test_a_library_without_a_say_changes_nothing(tmp_path, given):
@@ -274,6 +282,7 @@ def test_a_library_without_a_say_changes_nothing(tmp_path, given):
     for one, other in zip(with_it, result(given["out"]), strict=True):
         np.testing.assert_array_equal(one, other)
     assert told["agreement"] is None
+    assert heard(tmp_path / "q.zarr") == heard(tmp_path / "p.zarr") == {"CLIP": True}
 
 
 def test_nothing_to_label_with(tmp_path, given):
@@ -334,6 +343,7 @@ def test_a_map_of_ones_own_is_called_so(tmp_path, given):
     evidence = (library, said(tmp_path / "e.json"))
     told = fuse(maps=[tmp_path / "own.npz"], evidence=evidence, **given)
     assert told["between"] == "your own map and the spectral library"
+    assert list(heard(given["out"])) == ["your own map", LIBRARY]
 
 
 # --- a map of one's own ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from stores import make_prediction, one_hot
 
 from special_steps.core.errors import UserError
 from special_steps.core.store import new_store, write_array, write_names
-from special_steps.core.witnesses import Witness, as_settings
+from special_steps.core.witnesses import LIBRARY, Witness, as_settings
 from special_steps.fuse import fuse
 from special_steps.presence import overlaps, presence, presences
 
@@ -144,7 +144,7 @@ def test_from_stores_to_a_file(tmp_path, caplog):
     assert [r.getMessage() for r in caplog.records] == found["warnings"]
 
 
-def test_what_fuse_writes_is_read(tmp_path, monkeypatch):
+def test_what_fuse_writes_is_read(tmp_path):
     """With CLIP alone: its labels are the pseudo-labels, those of its own map."""
     nodata = scene(MAP) == 0
     mapped = make_prediction(tmp_path / "scale.zarr", one_hot(scene(MAP), 3), NAMES, nodata)
@@ -164,6 +164,30 @@ def test_what_fuse_writes_is_read(tmp_path, monkeypatch):
         presence(prediction=prediction, pseudo=tmp_path / "pseudo.zarr", out=tmp_path / "p.json")
         found = json.loads((tmp_path / "p.json").read_text())
         assert present(found) == wanted and list(found["classes"][0]["overlaps"]) == ["CLIP"]
+
+
+def test_the_order_of_the_witnesses_is_that_of_their_labels(tmp_path):
+    nodata = scene(MAP) == 0
+    mapped = make_prediction(tmp_path / "map.zarr", one_hot(scene(MAP), 3), NAMES, nodata)
+    asked = {"your own map": [True] * 3, "the spectral library": [True] * 3}
+    seen = witness_store(tmp_path / "p.zarr", [scene(MAP), scene(changed(1))], asked)
+    presence(prediction=mapped, pseudo=seen, out=tmp_path / "p.json")
+    snow = json.loads((tmp_path / "p.json").read_text())["classes"][2]
+    assert snow["overlaps"] == {"your own map": 1, "the spectral library": 0}
+
+
+def test_who_is_not_heard_does_not_judge_and_the_library_alone_neither(tmp_path):
+    mapped = make_prediction(tmp_path / "map.zarr", one_hot(scene(MAP), 3), NAMES, scene(MAP) == 0)
+    told = [Witness("CLIP", [True] * 3, False), Witness(LIBRARY, [True] * 3, True)]
+    with new_store(
+        tmp_path / "p.zarr", step="fuse", settings=as_settings(told), inputs=[]
+    ) as group:
+        write_names(group, NAMES)
+        labels = np.stack([scene(changed(2)), scene(changed(1))]).astype("u1")
+        write_array(group, "witnesses", labels, ("witness", "y", "x"))
+    presence(prediction=mapped, pseudo=tmp_path / "p.zarr", out=tmp_path / "p.json")
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert present(found) == [True] * 3 and found["classes"][2]["score"] is None
 
 
 def test_stores_of_different_scenes_are_refused(tmp_path):

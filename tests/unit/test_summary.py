@@ -177,7 +177,10 @@ def test_scores_that_are_nowhere_defined(tmp_path):
     assert "None" not in text
 
 
-STAGES = ["pseudo", "cotrain", "network", "warmup", "final", "consensus", "baseline"]
+STAGES = [
+    "pseudo", "cotrain", "network", "warmup", "final", "consensus", "baseline",
+    "applied-cotrain", "applied",
+]  # fmt: skip
 
 
 def test_stages_of_all_methods_are_in_order_and_explained(tmp_path):
