@@ -162,6 +162,8 @@ def apply(
                 100 * far, source_scene,
             )  # fmt: skip
     log.info("%.1f %% of the pixels are far from all that was learned from", 100 * far)
+    of_source = known_of(mapped)
+    settled = of_source and of_source._asdict()
     part = scene_of(matched, limits, tile)
     probabilities = blended(
         part,
@@ -173,11 +175,11 @@ def apply(
         ((probabilities[:, r], matched.nodata[r]) for r in rows),
         matched.nodata.shape,
         step="apply",
-        settings={"classifier": classifier, "tile": tile, "units": units},
+        settings={"classifier": classifier, "tile": tile, "units": units, "known": settled},
         inputs=[cube, features, source, *networks, *(path for path in (cotrain, given) if path)],
         class_names=names,
         grid=matched.grid,
-        confidence=lambda found, _: confidence(found, known_of(mapped)),
+        confidence=lambda found, _: confidence(found, of_source),
         given=None if given is None else read_array(open_store(given), "labels"),
     )
     with atomic_write(told) as file:

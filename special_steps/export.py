@@ -9,6 +9,7 @@ import numpy as np
 import zarr
 
 from special_steps.core.atomic import atomic_write
+from special_steps.core.calibration import kind_of
 from special_steps.core.classes import UNKNOWN
 from special_steps.core.cli import run
 from special_steps.core.palette import NO_DATA, class_colours, rgb_of
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("special")
 
 STEPS = 250  # of a probability in the map's bytes: 1 is stored as 250, and one step is 0.004
+MEANINGS = {
+    "calibrated": "probability of being right",
+    "probability": "the networks' own probability",
+    "margin": "best minus second best class probability",
+}
 EMPTY = 255  # byte of pixels without data
 
 
@@ -225,14 +231,13 @@ def export(
         file.write_text(attribute_table(names, palette), encoding="utf-8")
     with atomic_write(style) as file:
         file.write_text(raster_style(names, palette), encoding="utf-8")
-    meaning = "probability of being right" if calibrated else "best minus second best"
-    description = f"confidence: {meaning}{'' if calibrated else ' class probability'}"
+    meaning = MEANINGS[kind_of(store)]
     write_raster(
         confidence_map,
         strips_of(confidence),
         shape,
         "float32",
-        [description],
+        [f"confidence: {meaning}"],
         grid,
         nodata=float("nan"),
         resampling="average",

@@ -24,6 +24,7 @@ from special_steps import __version__
 from special_steps.core.assessed import headline
 from special_steps.core.assessed import rows as assessed_rows
 from special_steps.core.atomic import atomic_write
+from special_steps.core.calibration import kind_of
 from special_steps.core.classes import UNKNOWN
 from special_steps.core.cli import run
 from special_steps.core.errors import UserError
@@ -54,11 +55,13 @@ SPECTRA = 1_800_000  # bytes
 READERS = 2  # chunks of the cube in memory
 PANELS = 24  # classes whose spectra are drawn, the largest
 MIXED = 5  # pairs of classes that are named as mixed up
-MARGIN = (
-    "Confidence: how far the most probable class is ahead of the second one (0 %: a tie). It is not calibrated: no"
-    " probability of being right."
-)
-CALIBRATED = "Confidence, calibrated without ground truth: of all pixels with 80 %, about 80 % should be mapped right."
+CONFIDENCE = {
+    "calibrated": "Confidence, calibrated without ground truth: of all pixels with 80 %, about 80 % should be mapped"
+    " right. For a whole scene it can be 0.1 to 0.2 off.",
+    "probability": "Confidence: the probability that the networks give the class, as they have it: not calibrated.",
+    "margin": "Confidence: how far the most probable class is ahead of the second one (0 %: a tie). It is not"
+    " calibrated: no probability of being right.",
+}
 CURVES = {  # columns of the tables of epochs: what they show
     "Loss": ["loss_agreed", "loss_soft", "loss_random", "loss_confident", "loss_hard"],
     "Pixels that keep their label": ["agreement"],
@@ -781,7 +784,7 @@ def page(
         "aspect": f"{layers.labels.shape[1] / layers.labels.shape[0]:.4f}",
         "disagreement": "" if layers.disagreement is not None else "hidden disabled",
         "seeds": str(len(others)),
-        "confidence": CALIBRATED if layers.calibrated else MARGIN,
+        "confidence": CONFIDENCE[kind_of(predicted)],
         "warnings": sentences_part("warnings", "What you should know", warnings)
         + sentences_part("notes", "Notes", notes),
         "legend": legend_rows(listed, shown, counts, areas, unit),

@@ -113,6 +113,14 @@ def known_of(store: zarr.Group) -> Known | None:
     return None if known is None else Known(**known)
 
 
+def kind_of(store: zarr.Group) -> str:
+    """What a map's confidence is: calibrated; the probability that networks alone have; or the margin, for want of both."""
+    if "confidence" not in store:
+        return "margin"
+    provenance: Any = store.attrs["provenance"]
+    return "probability" if provenance["settings"].get("known", {}) is None else "calibrated"
+
+
 def what_is_known(witnesses: np.ndarray, probabilities: np.ndarray | None) -> Known:
     """How far two witnesses agree on a scene; or one, and the map made of it.
 

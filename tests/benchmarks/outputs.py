@@ -86,7 +86,7 @@ def steps() -> dict[str, dict[str, object]]:
         "export": whole
         | {"rgb": "rgb.zarr", "class_map": "map.tif", "confidence_map": "confidence.tif"}
         | {"probability_map": "probabilities.tif", "style": "map.qml", "picture": "map.png"}
-        | {"networks": SEEDS, "north_up": None},
+        | {"networks": SEEDS, "reject": None, "north_up": None},
         "disagreement": {"prediction": "map.zarr", "networks": networks, "north_up": None}
         | {"out": "disagreement.tif"},
         "polygons": {"class_map": "map.tif", "confidence_map": "confidence.tif", "colours": {}}
