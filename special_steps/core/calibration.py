@@ -114,7 +114,7 @@ def known_of(store: zarr.Group) -> Known | None:
 
 
 def kind_of(store: zarr.Group) -> str:
-    """What a map's confidence is: calibrated; the probability that networks alone have; or the margin, for want of both."""
+    """What a map's confidence is: calibrated; a probability, as networks alone have it; or the margin."""
     if "confidence" not in store:
         return "margin"
     provenance: Any = store.attrs["provenance"]

@@ -35,7 +35,7 @@ def changed(**settings) -> dict:
 
 
 def test_every_result_is_there(finished):
-    for folder in (RUN, PUBLISHED, "results/demo/lda", "results/demo/labels"):
+    for folder in (RUN, "results/demo/published", "results/demo/lda", "results/demo/labels"):
         for name in BUNDLE:
             assert (finished / folder / name).stat().st_size > 0
         with rasterio.open(finished / folder / "map.tif") as raster:
