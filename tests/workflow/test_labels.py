@@ -84,7 +84,7 @@ def test_what_they_changed_is_told(labelled):
     (note,) = told["notes"]
     assert f"- mine, hsi: {note}." in (folder / "results/summary.md").read_text()
     page = (folder / "results/mine/hsi/index.html").read_text()
-    assert "What your labels changed" in page
+    assert note[1:] in page
     assert "1 of 8 shapes lie outside of the scene" in page
 
 

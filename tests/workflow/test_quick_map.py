@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray
 from runs import SMALL
 
@@ -28,6 +29,15 @@ RUNS = {
 }
 AREA = """{"type": "Polygon", "coordinates":
     [[[13.119, 52.39], [13.1235, 52.39], [13.1235, 52.398], [13.119, 52.398], [13.119, 52.39]]]}"""
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """As many for CLIP as its jobs have here: another number sums in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def same(found: xarray.Dataset, store: Path) -> None:
