@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from html import escape
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_what_they_changed_is_told(labelled):
     (note,) = told["notes"]
     assert f"- mine, hsi: {note}." in (folder / "results/summary.md").read_text()
     page = (folder / "results/mine/hsi/index.html").read_text()
-    assert note[1:] in page
+    assert escape(note[1:]) in page
     assert "1 of 8 shapes lie outside of the scene" in page
 
 
