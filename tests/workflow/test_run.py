@@ -374,5 +374,5 @@ def test_the_workflow_is_a_module(finished, tmp_path):
     (work / RUN / "map.png").unlink()
     done = subprocess.run(options, cwd=work, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert (work / PUBLISHED / "map.png").exists()
+    assert (work / PUBLISHED / "epochs.png").exists()
     assert (work / RUN / "map.png").exists()
