@@ -12,7 +12,7 @@ from special_steps.core.cli import run
 from special_steps.core.errors import UserError
 from special_steps.core.palette import class_colours, rgb_of
 from special_steps.core.store import TILE, Grid
-from special_steps.io.class_map import read_class_map
+from special_steps.io.class_map import UNKNOWN_TAG, read_class_map
 from special_steps.io.legend import MISSING
 
 log = logging.getLogger("special")
@@ -50,15 +50,20 @@ def misfit(first: Grid, other: Grid) -> str | None:
 
 
 def virtual_raster(
-    parts: Sequence[Part], out: Path, class_names: Sequence[str], colours: Sequence[str]
+    parts: Sequence[Part],
+    out: Path,
+    class_names: Sequence[str],
+    colours: Sequence[str],
+    unknown: bool = False,
 ) -> str:
     """The text of a VRT of class maps: where they overlap, the later one counts, but for its no-data.
 
     Args:
         parts: maps on one CRS, of one size of pixels.
         out: where it will lie: paths of maps are relative to it.
-        class_names: the K classes.
+        class_names: the K classes, and UNKNOWN where the maps have it.
         colours: their colours, #rrggbb.
+        unknown: whether the maps have it.
     """
     grid = parts[0].grid
     places = []  # column and row of each map's corner, from the first one's
@@ -82,6 +87,8 @@ def virtual_raster(
     metadata = _add(root, "Metadata")
     for i, name in enumerate(class_names, 1):
         _add(metadata, "MDI", name, key=f"CLASS_{i}")
+    if unknown:
+        _add(metadata, "MDI", str(len(class_names)), key=UNKNOWN_TAG)
     band = _add(root, "VRTRasterBand", dataType="Byte", band="1")
     _add(band, "Description", "land cover")
     _add(band, "NoDataValue", "0")
@@ -134,7 +141,7 @@ def mosaic(*, scenes: list[str], maps: list[Path], colours: dict[str, str], out:
         out: VRT to write; it points at the maps by relative paths.
     """
     read = [read_class_map(path) for path in maps]
-    names, grid = read[0].names, read[0].grid
+    names, grid, unknown = read[0].names, read[0].grid, read[0].unknown
     parts: list[Part] = []
     for scene, path, found in zip(scenes, maps, read, strict=True):
         if found.names != names:
@@ -149,7 +156,8 @@ def mosaic(*, scenes: list[str], maps: list[Path], colours: dict[str, str], out:
         else:
             log.warning("%s: %s is not in it beside %s: %s", out, scene, parts[0].scene, reason)
     with atomic_write(out) as file:
-        text = virtual_raster(parts, out, names, class_colours(names, colours))
+        palette = class_colours(names, colours, unknown)
+        text = virtual_raster(parts, out, names, palette, unknown)
         file.write_text(text, encoding="utf-8")
     log.info("%s: %d of %d maps", out, len(parts), len(maps))
 

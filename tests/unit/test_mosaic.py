@@ -83,6 +83,17 @@ def test_the_legend_has_names(tmp_path, maps):
     assert [one.text for one in tree.iter("Category")] == ["no data", *NAMES]
 
 
+def test_unknown_pixels_are_what_they_are_on_the_maps(tmp_path, maps):
+    """Grey, and told from a class of that name, as export writes them."""
+    names = [*NAMES, "unknown"]
+    for path in maps:
+        write_map(path, np.full((10, 8), 4), names=names, unknown=True)
+    with rasterio.open(joined(tmp_path, maps)) as raster:
+        assert raster.tags()["UNKNOWN"] == "4" and (raster.read(1) == 4).any()
+        grey = rgb_of(class_colours(names, {}, unknown=True)[-1])
+        assert raster.colormap(1)[4][:3] == grey and len(set(grey)) == 1
+
+
 @pytest.mark.parametrize(
     ("how", "reason"),
     [
