@@ -45,7 +45,7 @@ try:
         check_overrides(
             scene["materials"], scene["classes"], f"config: scenes.{name}.materials"
         )
-    arguments.check_spectra(settings)
+    arguments.check_files(settings)
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -199,14 +199,6 @@ def assessments():
 
 # now, not when a job needs them: Snakemake would silently take what an earlier run has made without them
 for scene in SCENES:
-    if SCENES[scene]["labels"] and not os.path.isfile(
-        data_file(SCENES[scene]["labels"])
-    ):
-        raise WorkflowError(
-            f"config: scenes.{scene}.labels: {data_file(SCENES[scene]['labels'])} is no file; draw points or polygons with a"
-            " column 'class' (GeoPackage, GeoJSON, CSV), and give that file; relative paths start from the folder in"
-            " data"
-        )
     if SCENES[scene]["reference"] and not os.path.isfile(reference_files(scene)[0]):
         raise WorkflowError(
             f"config: scenes.{scene}.reference: {reference_files(scene)[0]} is no file; draw points of a map with"

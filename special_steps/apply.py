@@ -163,7 +163,6 @@ def apply(
             )  # fmt: skip
     log.info("%.1f %% of the pixels are far from all that was learned from", 100 * far)
     of_source = known_of(mapped)
-    settled = of_source and of_source._asdict()
     part = scene_of(matched, limits, tile)
     probabilities = blended(
         part,
@@ -175,7 +174,12 @@ def apply(
         ((probabilities[:, r], matched.nodata[r]) for r in rows),
         matched.nodata.shape,
         step="apply",
-        settings={"classifier": classifier, "tile": tile, "units": units, "known": settled},
+        settings={
+            "classifier": classifier,
+            "tile": tile,
+            "units": units,
+            "known": of_source and of_source._asdict(),
+        },
         inputs=[cube, features, source, *networks, *(path for path in (cotrain, given) if path)],
         class_names=names,
         grid=matched.grid,

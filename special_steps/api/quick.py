@@ -126,7 +126,7 @@ def _settings(path: Any, classes: Any, given: Mapping[str, Any]) -> dict[str, An
         loaded["scenes"][SCENE]["classes"],
         f"config: scenes.{SCENE}.materials",
     )
-    arguments.check_spectra(loaded)
+    arguments.check_files(loaded)
     return loaded
 
 

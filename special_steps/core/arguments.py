@@ -63,9 +63,18 @@ def own_spectra(settings: Settings, scene: str) -> dict[str, str]:
     return {k: data_file(settings, v) for k, v in given.items()}
 
 
-def check_spectra(settings: Settings) -> None:
-    """Raise UserError for files of spectra that are not there: nobody should learn it from a late job."""
-    for scene in settings["scenes"]:
+def check_files(settings: Settings) -> None:
+    """Raise UserError for files of spectra and labels that are not there.
+
+    Nobody should learn it from a late job, and Snakemake would silently take what an earlier run has made without them.
+    """
+    for scene, given in settings["scenes"].items():
+        labels = given["labels"] and data_file(settings, given["labels"])
+        if labels and not os.path.isfile(labels):
+            raise UserError(
+                f"config: scenes.{scene}.labels: {labels} is no file; draw points or polygons with a column 'class'"
+                " (GeoPackage, GeoJSON, CSV), and give that file; relative paths start from the folder in data"
+            )
         for name, file in own_spectra(settings, scene).items():
             if not os.path.isfile(file):
                 raise UserError(

@@ -29,8 +29,6 @@ from landscapes import (
 
 from special_steps.classifier.anchored import information
 from special_steps.clip.prompts import Phrases, embed, template_set
-from special_steps.clip.upsample import make_upsampler
-from special_steps.clip_scale import mean_colour, scale_probabilities
 from special_steps.core.errors import UserError
 from special_steps.cotrain import cotrained
 from special_steps.evidence import FEWEST, class_evidence, class_library, learn_views
@@ -78,8 +76,6 @@ def rows_of(scene: simulated.Scene) -> list[Row]:
         UserError: for a scene that has no image.
     """
     made, nodata = simulated.simulate(scene.name), simulated.simulate(scene.name).nodata
-    image = simulated.picture(scene)
-    image = np.where(nodata, mean_colour(image, nodata), image)  # type: ignore[arg-type]
     fine = 8 if scene.pixel > 8 else 4
     rng = np.random.default_rng([scene.seed, 0])
     land = draw(
@@ -87,30 +83,14 @@ def rows_of(scene: simulated.Scene) -> list[Row]:
     )  # fmt: skip
     covered = np.bincount(land.kind.ravel(), minlength=KINDS) / land.kind.size
     words = [*scene.classes, *absent(scene, covered)]
-    clip, encoder = simulated._clip()
+    clip, _ = simulated._clip()
     embedded = embed(clip, words, template_set(None, clip))
     phrases = Phrases(embedded, np.arange(len(words)), words, words, clip.name)
     valid = np.flatnonzero(~nodata.ravel())
     some = np.random.default_rng(0).choice(len(valid), min(len(valid), PIXELS), replace=False)
     some.sort()
-    scales = []
-    for scale in (2.0, 4.0):
-        strips = scale_probabilities(
-            lambda first, last: image[:, first:last],
-            nodata.shape,
-            encoder,
-            phrases,
-            make_upsampler("joint_bilateral", clip.mean, clip.std, None),
-            scale=scale,
-            mean=clip.mean,
-            std=clip.std,
-            logit_scale=clip.logit_scale,
-            window=224,
-            stride=112,
-            global_bias=-0.3,
-        )
-        whole = np.concatenate(list(strips), 1).reshape(len(words), -1)
-        scales.append(whole[:, valid[some]])
+    whole = simulated.scale_maps(scene, phrases, (2.0, 4.0))
+    scales = [one.reshape(len(words), -1)[:, valid[some]] for one in whole]
     spectra = np.ascontiguousarray(simulated.features(scene)[some])
     cube = made.cube.reshape(len(made.cube), -1)[:, valid[some]]
     truth = made.truth.ravel()[valid[some]]

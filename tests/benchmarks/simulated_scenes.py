@@ -561,16 +561,22 @@ def clip_probabilities(scene: str | Scene, variant: str) -> np.ndarray:
             scale1: scales 1 and 2 instead of 2 and 4.
     """
     scene = find(scene)
-    clip, encoder = _clip()
+    clip, _ = _clip()
     names = class_names(scene, variant)
     words = {n: scene.synonyms.get(n, []) if variant == "synonyms" else [] for n in names}
     said, index = phrases_of(words, scene.name)
     embeddings = embed(clip, said, template_set(None, clip))
     phrases = Phrases(embeddings, np.array(index, np.int64), names, said, clip.name)
+    return fused(scale_maps(scene, phrases, SCALES.get(variant, (2.0, 4.0))))
+
+
+def scale_maps(scene: Scene, phrases: Phrases, scales: tuple[float, ...]) -> list[np.ndarray]:
+    """What the bundled CLIP says at each scale, as by `clip_scale`: (class, y, x) float32 each."""
+    clip, encoder = _clip()
     image, nodata = picture(scene), simulate(scene.name).nodata
     image = np.where(nodata, mean_colour(image, nodata), image)  # type: ignore[arg-type]
     maps = []
-    for scale in SCALES.get(variant, (2.0, 4.0)):
+    for scale in scales:
         strips = scale_probabilities(
             lambda first, last: image[:, first:last],
             nodata.shape,
@@ -586,7 +592,7 @@ def clip_probabilities(scene: str | Scene, variant: str) -> np.ndarray:
             global_bias=-0.3,
         )
         maps.append(np.concatenate(list(strips), 1))
-    return fused(maps)
+    return maps
 
 
 def library_probabilities(scene: str | Scene, variant: str) -> np.ndarray:
